@@ -1,0 +1,284 @@
+"""A lane: the accounts of a pool and the messages that wait for them. One place decides for all of them.
+
+`release(now)` takes out what may go at this moment; `settled(...)` tells it how a call ended. In between it
+knows the next moment at which anything may change (`next_moment`), so nobody has to look before that.
+Costs: one release is logarithmic in the number of accounts and does not depend on the backlog.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from heapq import heappop, heappush
+from typing import Protocol
+
+from paceline.model.messages import NOBODY, Entry
+from paceline.pacing.flows import Flow, Standing
+from paceline.pacing.gates import Gate, SharedGate
+from paceline.pacing.turns import Turns
+from paceline.pacing.windows import NEVER
+
+
+class Release:
+    """One message that goes now, through this account. The engine makes it durable, then sends it."""
+
+    __slots__ = ("account", "entry", "flow", "gates", "lane")
+
+    def __init__(
+        self, entry: Entry, flow: Flow, account: "Account", lane: "Lane", gates: tuple[SharedGate, ...]
+    ) -> None:
+        """`gates` are the wider ones in which the send holds a place, besides the account's."""
+        self.entry = entry
+        self.flow = flow
+        self.account = account
+        self.lane = lane
+        self.gates = gates
+
+
+class Account(Gate):
+    """A sending identity within its lane: its gate and the flows that are pinned to it."""
+
+    __slots__ = ("free", "id", "listed", "moment", "pool_next", "stopped", "turns")
+
+    def __init__(self, account_id: str, concurrency: int | None = 1) -> None:
+        """`account_id` is ``"owner/name"``."""
+        super().__init__(f"account {account_id.partition('/')[2]}", (), concurrency)
+        self.id = account_id
+        self.stopped = ""
+        self.turns = Turns()
+        self.listed = False  # in the lane's line of accounts to look at
+        self.free = False  # could send, has nothing to send
+        self.pool_next = False  # own and the pool's flows of equal priority alternate
+        self.moment = NEVER  # its place in one of the lane's heaps
+
+    def opens(self, now: int) -> int:
+        """As every gate; an account that the provider refused opens only after a person's or a probe's word."""
+        return NEVER if self.stopped else super().opens(now)
+
+
+class Shared(Protocol):
+    """What a lane needs of the gates that are wider than it (see `agenda.Agenda`)."""
+
+    def park(self, gate: SharedGate, flow: Flow, entry: Entry | None, opens: int) -> None:
+        """Put a flow, or one entry of it, in the gate's line."""
+
+    def keyed_gates(self, flow: Flow, account: Account, entry: Entry) -> tuple[SharedGate, ...]:
+        """The gates of this entry's recipient and group."""
+
+    def expired(self, entry: Entry, flow: Flow) -> None:
+        """An entry's time has passed."""
+
+    def wants(self, flow: Flow) -> None:
+        """The flow should be read on from the store."""
+
+    def dropped(self, flow: Flow) -> None:
+        """The flow has nothing left, here or in the store."""
+
+    @property
+    def crowded(self) -> bool:
+        """Too many single entries wait aside: let whole flows wait from now on, so that memory stays bounded."""
+
+
+class Lane:
+    """The decisions of one pool."""
+
+    __slots__ = (
+        "_free",
+        "_line",
+        "_pinned",
+        "_resting",
+        "_shared",
+        "accounts",
+        "flows",
+        "key",
+        "moment",
+        "turns",
+    )
+
+    def __init__(self, key: str, shared: Shared) -> None:
+        """`key` is `model.messages.lane_key`."""
+        self.key = key
+        self.accounts: dict[str, Account] = {}
+        self.flows: dict[int, Flow] = {}
+        self.turns = Turns()  # flows that any account of the pool may serve
+        self.moment = NEVER  # its place in the agenda
+        self._shared = shared
+        self._line: deque[Account] = deque()
+        self._free: dict[str, Account] = {}
+        self._pinned: list[tuple[int, str]] = []  # accounts with work of their own, by the moment they open
+        self._resting: list[tuple[int, str]] = []  # the others, looked at only when the pool has work
+
+    # -- what changes from outside
+
+    def add_account(self, account: Account) -> None:
+        """An account joins the pool, and finds the messages that waited for it."""
+        self.accounts[account.id] = account
+        self.touch(account)
+        for flow in self.flows.values():
+            if flow.key.account == account.id and flow.ready and flow.standing is Standing.IDLE:
+                self.join(flow)
+
+    def remove_account(self, account_id: str) -> None:
+        """An account leaves; messages pinned to it stay in the store until somebody moves them."""
+        account = self.accounts.pop(account_id, None)
+        if account is None:
+            return
+        self._free.pop(account_id, None)
+        account.moment = NEVER
+        while account.turns:
+            account.turns.leave(served=False).standing = Standing.IDLE
+
+    def touch(self, account: Account) -> None:
+        """Something about an account changed: look at it at the next release."""
+        account.moment = NEVER
+        if not account.listed:
+            account.listed = True
+            if account.free:
+                account.free = False
+                self._free.pop(account.id, None)
+            self._line.append(account)
+
+    def join(self, flow: Flow) -> None:
+        """A flow has something to send: give it its place in the rotation."""
+        pinned = flow.key.account
+        if pinned == NOBODY:
+            flow.standing = Standing.IN_TURN
+            self.turns.join(flow)
+            return
+        account = self.accounts.get(pinned)
+        if account is None:
+            return  # the account is gone: its messages are held until it is back or they are moved
+        flow.standing = Standing.IN_TURN
+        account.turns.join(flow)
+        self.touch(account)
+
+    # -- decisions
+
+    @property
+    def next_moment(self) -> int:
+        """When the next release may find something; 0 for at once."""
+        if self._line or (self.turns and self._free):
+            return 0
+        moment = self._first(self._pinned)
+        return min(moment, self._first(self._resting)) if self.turns else moment
+
+    def release(self, now: int, room: int, emit: Callable[[Release], None]) -> int:
+        """Hand to `emit` what may go at `now`, at most `room` of it; answers how many."""
+        self._wake(now)
+        left = room
+        line = self._line
+        while left:
+            if not line:
+                if not (self.turns and self._free):
+                    break
+                self.touch(next(iter(self._free.values())))
+            account = line.popleft()
+            account.listed = False
+            if self._serve(account, now, emit):
+                left -= 1
+                account.listed = True
+                line.append(account)
+        return room - left
+
+    def _wake(self, now: int) -> None:
+        heaps = (self._pinned, self._resting) if self.turns else (self._pinned,)
+        for heap in heaps:
+            while self._first(heap) <= now:
+                self.touch(self.accounts[heappop(heap)[1]])
+
+    def _first(self, heap: list[tuple[int, str]]) -> int:
+        """The first moment in a heap; entries that were overtaken are thrown away on the way."""
+        while heap:
+            moment, account_id = heap[0]
+            account = self.accounts.get(account_id)
+            if account is not None and account.moment == moment:
+                return moment
+            heappop(heap)
+        return NEVER
+
+    def _serve(self, account: Account, now: int, emit: Callable[[Release], None]) -> bool:
+        """Release one message through the account if it may send and has one; else put the account aside."""
+        if account.id not in self.accounts:
+            return False
+        opens = account.opens(now)
+        if opens > now:
+            if opens < NEVER:
+                account.moment = opens
+                heappush(self._pinned if account.turns else self._resting, (opens, account.id))
+            return False
+        while account.turns or self.turns:
+            turns = self._whose(account)
+            flow = turns.head()
+            entry = flow.ready.popleft() if flow.ready else None
+            if entry is None:
+                self._leave(turns, flow, served=False)
+                continue
+            if entry.expires_at is not None and entry.expires_at <= now:
+                self._shared.expired(entry, flow)
+                continue
+            if self._closed(turns, flow, entry, account, now):
+                continue
+            emit(self._take(turns, flow, entry, account, now))
+            return True
+        account.free = True
+        self._free[account.id] = account
+        return False
+
+    def _whose(self, account: Account) -> Turns:
+        """The account's own flows or the pool's: the higher priority, and in turn where they are equal."""
+        own, pool = account.turns, self.turns
+        if own.priority == pool.priority:
+            account.pool_next = not account.pool_next
+            return own if account.pool_next else pool
+        return own if own.priority > pool.priority else pool
+
+    def _closed(self, turns: Turns, flow: Flow, entry: Entry, account: Account, now: int) -> bool:
+        """Whether a wider gate is closed; then the flow, or this entry alone, waits in the gate's line."""
+        for gate in flow.gates:
+            opens = gate.opens(now)
+            if opens > now:
+                flow.ready.appendleft(entry)
+                turns.leave(served=False)
+                flow.standing = Standing.PARKED
+                self._shared.park(gate, flow, None, opens)
+                return True
+        if flow.keyed:
+            for gate in self._shared.keyed_gates(flow, account, entry):
+                opens = gate.opens(now)
+                if opens > now:
+                    self._set_aside(turns, flow, entry, gate, opens)
+                    return True
+        return False
+
+    def _set_aside(self, turns: Turns, flow: Flow, entry: Entry, gate: SharedGate, opens: int) -> None:
+        """One recipient or group has to wait: only its messages do, as long as there is room for them aside."""
+        if not self._shared.crowded:
+            self._shared.park(gate, flow, entry, opens)
+            return
+        flow.ready.appendleft(entry)
+        turns.leave(served=False)
+        flow.standing = Standing.PARKED
+        self._shared.park(gate, flow, None, opens)
+
+    def _take(self, turns: Turns, flow: Flow, entry: Entry, account: Account, now: int) -> Release:
+        gates = flow.gates
+        if flow.keyed:
+            gates = (*gates, *self._shared.keyed_gates(flow, account, entry))
+        account.take(now)
+        for gate in gates:
+            gate.take(now)
+        if flow.ready:
+            turns.served()
+        else:
+            self._leave(turns, flow, served=True)
+        if flow.more and flow.wants:
+            self._shared.wants(flow)
+        return Release(entry, flow, account, self, gates)
+
+    def _leave(self, turns: Turns, flow: Flow, *, served: bool) -> None:
+        turns.leave(served=served)
+        flow.standing = Standing.IDLE
+        if flow.more or flow.reading:
+            if flow.wants:
+                self._shared.wants(flow)
+        else:
+            del self.flows[flow.number]
+            self._shared.dropped(flow)

@@ -1,0 +1,153 @@
+"""Limits wider than an account: everything, a tenant, a queue, a channel, each recipient, each group.
+
+A rule says which messages it covers; a gate counts them. Rules for every recipient or every group have one
+gate for each of them, made when it is first needed and forgotten when it is idle.
+"""
+
+from collections.abc import Callable
+
+import msgspec
+
+from paceline.model.limits import Limit
+from paceline.model.messages import Entry, FlowKey
+from paceline.pacing.gates import SharedGate
+from paceline.pacing.windows import Window
+
+EACH = "*"
+SWEEP = 50_000
+"""Gates made on demand that may pile up before the idle ones are looked for."""
+
+
+class Rule(msgspec.Struct, frozen=True):
+    """A wide limit: the conditions that are set must all hold; `recipient` or `group` count each one apart.
+
+    `recipient` and `group` are EACH or one value; the other conditions are one value, or empty for any.
+    """
+
+    name: str
+    limit: Limit
+    tenant: str = ""
+    queue: str = ""
+    channel: str = ""
+    recipient: str = ""
+    group: str = ""
+
+    @property
+    def is_keyed(self) -> bool:
+        """Whether the gate depends on the single message, not only on its flow."""
+        return bool(self.recipient or self.group)
+
+    def covers(self, key: FlowKey) -> bool:
+        """Whether messages of this flow may fall under the rule."""
+        return (
+            self.tenant in ("", key.tenant)
+            and self.queue in ("", key.queue)
+            and self.channel in ("", channel_of(key))
+        )
+
+
+def channel_of(key: FlowKey) -> str:
+    """The channel of a flow's lane."""
+    return key.lane.split("/")[1]
+
+
+class Scopes:
+    """All wide limits, the pauses of queues, tenants and campaigns, and waits of one recipient or group."""
+
+    def __init__(self, now: Callable[[], int] | None = None) -> None:
+        """No limits yet. `now` is only used to find idle gates."""
+        self.rules: dict[str, Rule] = {}
+        self.gates: dict[tuple[str, str], SharedGate] = {}
+        self.single: dict[tuple[str, str], SharedGate] = {}
+        self._now = now or (lambda: 0)
+
+    def standing_gate(self, scope: str, name: str) -> SharedGate:
+        """The gate for pausing or bounding a queue, tenant, campaign: made on first use."""
+        key = (scope, name)
+        gate = self.gates.get(key)
+        if gate is None:
+            gate = self.gates[key] = SharedGate(key)
+        return gate
+
+    def set_rule(self, rule: Rule) -> SharedGate | None:
+        """Add a rule; answers its gate, empty of history, unless it counts recipients or groups apart."""
+        self.rules[rule.name] = rule
+        if rule.is_keyed:
+            return None
+        gate = SharedGate(("limit", rule.name), (Window(rule.limit),))
+        self.gates[gate.key] = gate
+        return gate
+
+    def drop_rule(self, name: str) -> list[SharedGate]:
+        """Remove a rule; answers its gates, now without windows, whose lines have to be let go."""
+        self.rules.pop(name, None)
+        gates = [self.single.pop(key) for key in [key for key in self.single if key[0] == f"limit {name}"]]
+        gate = self.gates.pop(("limit", name), None)
+        if gate is not None:
+            gates.append(gate)
+        for each in gates:
+            each.windows = ()
+        return gates
+
+    def of_flow(self, key: FlowKey) -> tuple[tuple[SharedGate, ...], bool]:
+        """The gates that every message of a flow passes, and whether single ones may have more."""
+        found = [
+            gate
+            for gate_key in (
+                ("queue", key.queue),
+                ("tenant", key.tenant),
+                ("campaign", f"{key.tenant}/{key.campaign}"),
+            )
+            if (gate := self.gates.get(gate_key)) is not None
+        ]
+        keyed = bool(self.single)
+        for rule in self.rules.values():
+            if rule.covers(key):
+                if rule.is_keyed:
+                    keyed = True
+                else:
+                    found.append(self.gates["limit", rule.name])
+        return tuple(found), keyed
+
+    def keyed(self, key: FlowKey, account_id: str, entry: Entry) -> tuple[SharedGate, ...]:
+        """The gates of one message's recipient and group."""
+        found = []
+        for kind, value in (("recipient", entry.recipient), ("group", entry.group)):
+            if value:
+                gate = self.single.get((f"wait {account_id} {kind}", value))
+                if gate is not None:
+                    found.append(gate)
+        for rule in self.rules.values():
+            if rule.is_keyed and rule.covers(key):
+                gate = self._keyed_gate(rule, entry)
+                if gate is not None:
+                    found.append(gate)
+        return tuple(found)
+
+    def _keyed_gate(self, rule: Rule, entry: Entry) -> SharedGate | None:
+        for wanted, value in ((rule.recipient, entry.recipient), (rule.group, entry.group or "")):
+            if wanted and (not value or wanted not in (EACH, value)):
+                return None
+        name = "\x00".join(
+            v for w, v in ((rule.recipient, entry.recipient), (rule.group, entry.group or "")) if w
+        )
+        return self._single((f"limit {rule.name}", name), rule.limit)
+
+    def block(self, account_id: str, kind: str, value: str, until: int) -> SharedGate:
+        """The provider asked to wait with one recipient or group on this account."""
+        gate = self._single((f"wait {account_id} {kind}", value), None)
+        gate.block(until)
+        return gate
+
+    def _single(self, key: tuple[str, str], limit: Limit | None) -> SharedGate:
+        gate = self.single.get(key)
+        if gate is None:
+            if len(self.single) >= SWEEP:
+                self._sweep()
+            gate = self.single[key] = SharedGate(key, (Window(limit),) if limit else ())
+        return gate
+
+    def _sweep(self) -> None:
+        now = self._now()
+        for key in [key for key, gate in self.single.items() if gate.idle(now)]:
+            del self.single[key]

@@ -1,0 +1,151 @@
+"""What becomes of a message when its call has ended: outcome and policy in, one settlement out."""
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from paceline.model.backoff import Backoff, Delays, Exponential, Fixed
+from paceline.model.messages import AccountNote, HandedOver, Settlement
+from paceline.model.outcomes import (
+    Accepted,
+    AccountStopped,
+    Moved,
+    Outcome,
+    Permanent,
+    RateLimited,
+    Temporary,
+    Unknown,
+)
+from paceline.model.states import Event, State, after
+
+FLOOD_WITHOUT_FIGURE_MS = 60_000
+TEXT_MAX = 2000
+"""Characters kept of a provider's own words."""
+
+
+class Policy(msgspec.Struct, frozen=True):
+    """What the settings of queue and channel say about repeating."""
+
+    backoff: Backoff
+    repeat_is_safe: bool
+    flood_ms: int = FLOOD_WITHOUT_FIGURE_MS
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """A settlement, what it says about the account, and whether the call uses up quota."""
+
+    settlement: Settlement
+    note: AccountNote | None
+    spent: bool
+
+
+def delay(backoff: Backoff, failures: int, chance: Callable[[], float]) -> int:
+    """Milliseconds to wait after the `failures`-th failed attempt (from 1)."""
+    if isinstance(backoff, Fixed):
+        return backoff.delay_ms
+    if isinstance(backoff, Delays):
+        return backoff.delays_ms[min(failures, len(backoff.delays_ms)) - 1]
+    return _exponential(backoff, failures, chance)
+
+
+def _exponential(backoff: Exponential, failures: int, chance: Callable[[], float]) -> int:
+    # Past 60 doublings every sensible maximum is reached; the bound keeps the power finite.
+    exact = min(backoff.first_ms * backoff.factor ** min(failures - 1, 60), backoff.max_ms)
+    return round(exact * (1 + backoff.jitter * (2 * chance() - 1)))
+
+
+def settle(
+    message: HandedOver,
+    outcome: Outcome,
+    started: int,
+    finished: int,
+    policy: Policy,
+    chance: Callable[[], float],
+) -> Verdict:
+    """Decide. `started` and `finished` bound the call in milliseconds; the provider may have acted in between."""
+    match outcome:
+        case Accepted(reference, result):
+            made = _made(message, Event.ACCEPT, outcome, started, finished, attempts=message.attempts + 1)
+            made.reference = reference[:TEXT_MAX] or None
+            made.result = None if result is None else _json(result)
+            return Verdict(made, None, spent=True)
+        case RateLimited(wait_ms, scope):
+            until = finished + (policy.flood_ms if wait_ms is None else wait_ms)
+            note = AccountNote(
+                message.account,
+                until,
+                message.recipient if scope == "recipient" else "",
+                (message.group or "") if scope == "group" else "",
+            )
+            if scope == "group" and not message.group:
+                note.recipient = message.recipient  # a chat without a group label is its recipient
+            return Verdict(_made(message, Event.GIVE_BACK, outcome, started, finished), note, spent=False)
+        case Temporary(_, _, wait_ms):
+            return Verdict(
+                _again(message, outcome, started, finished, policy, chance, wait_ms or 0), None, spent=False
+            )
+        case Permanent():
+            made = _made(message, Event.REFUSE, outcome, started, finished, attempts=message.attempts + 1)
+            return Verdict(made, None, spent=False)
+        case AccountStopped(code, text):
+            note = AccountNote(message.account, stopped=f"{code}: {text}"[:TEXT_MAX])
+            return Verdict(_made(message, Event.GIVE_BACK, outcome, started, finished), note, spent=False)
+        case Moved(to):
+            # It counts as an attempt, so that two addresses that point at each other come to an end.
+            attempts = message.attempts + 1
+            event = Event.GIVE_BACK if attempts < message.max_attempts else Event.REFUSE
+            made = _made(message, event, outcome, started, finished, attempts=attempts)
+            made.moved_to = to
+            return Verdict(made, None, spent=False)
+        case Unknown():
+            if policy.repeat_is_safe:
+                made = _again(message, outcome, started, finished, policy, chance, 0)
+            else:
+                made = _made(message, Event.LOSE, outcome, started, finished, attempts=message.attempts + 1)
+            return Verdict(made, None, spent=True)
+
+
+def _again(
+    message: HandedOver, outcome: Temporary | Unknown, started: int, finished: int,
+    policy: Policy, chance: Callable[[], float], least_ms: int,
+) -> Settlement:  # fmt: skip
+    attempts = message.attempts + 1
+    if attempts >= message.max_attempts:
+        return _made(message, Event.REFUSE, outcome, started, finished, attempts=attempts)
+    due = finished + max(delay(policy.backoff, attempts, chance), least_ms)
+    if message.expires_at is not None and due >= message.expires_at:
+        return _made(message, Event.EXPIRE, outcome, started, finished, attempts=attempts)
+    made = _made(message, Event.RETRY, outcome, started, finished, attempts=attempts)
+    made.due_at = made.turn = due
+    return made
+
+
+def _made(
+    message: HandedOver,
+    event: Event,
+    outcome: Outcome,
+    started: int,
+    finished: int,
+    attempts: int | None = None,
+) -> Settlement:
+    code = getattr(outcome, "code", None)
+    text = getattr(outcome, "text", None)
+    return Settlement(
+        id=message.id,
+        number=message.number,
+        event=event.value,
+        state=after(State.PROCESSING, event),
+        due_at=message.due_at,
+        turn=message.turn,
+        attempts=message.attempts if attempts is None else attempts,
+        started=started,
+        finished=finished,
+        outcome=type(outcome).__name__,
+        code=code[:TEXT_MAX] if code else None,
+        text=text[:TEXT_MAX] if text else None,
+    )
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()

@@ -1,0 +1,102 @@
+"""Whose turn it is: strict between priorities; within one, tenants take turns, within a tenant its campaigns.
+
+The flows of one campaign (different queues) take turns as well. A newcomer joins at the end of the round,
+so it waits one round, not behind a backlog. Taking, dropping and joining cost the same at any size.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from paceline.pacing.flows import Flow
+
+
+class _Ring:
+    """Members that take turns: the head is next. A member is another ring, or a flow at the bottom."""
+
+    __slots__ = ("members", "name", "named")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.members: deque[_Ring | Flow] = deque()
+        self.named: dict[str, _Ring] = {}
+
+    def ring(self, name: str) -> _Ring:
+        found = self.named.get(name)
+        if found is None:
+            found = self.named[name] = _Ring(name)
+            self.members.append(found)
+        return found
+
+
+class Turns:
+    """The rotation of the flows that have a message to send."""
+
+    __slots__ = ("_levels", "_order", "size")
+
+    def __init__(self) -> None:
+        """Nobody has work yet."""
+        self._levels: dict[int, _Ring] = {}
+        self._order: list[int] = []
+        self.size = 0
+
+    def __bool__(self) -> bool:
+        """Whether any flow is in the rotation."""
+        return bool(self._order)
+
+    @property
+    def priority(self) -> int:
+        """The priority of whoever is next; -1 when nobody is."""
+        return self._order[-1] if self._order else -1
+
+    def join(self, flow: Flow) -> None:
+        """A flow has work again: it joins at the end of its rounds."""
+        key = flow.key
+        level = self._levels.get(key.priority)
+        if level is None:
+            level = self._levels[key.priority] = _Ring("")
+            insort(self._order, key.priority)
+        level.ring(key.tenant).ring(key.campaign).members.append(flow)
+        self.size += 1
+
+    def head(self) -> Flow:
+        """The flow whose turn it is; there must be one."""
+        member: _Ring | Flow = self._levels[self._order[-1]]
+        while isinstance(member, _Ring):
+            member = member.members[0]
+        return member
+
+    def served(self) -> None:
+        """The head had its turn: it goes to the end of its round, and so do its campaign and its tenant."""
+        ring: _Ring | Flow = self._levels[self._order[-1]]
+        while isinstance(ring, _Ring):
+            members = ring.members
+            head = members[0]
+            if len(members) > 1:
+                members.rotate(-1)
+            ring = head
+
+    def leave(self, *, served: bool) -> Flow:
+        """Take the head out. When it was `served` first, its tenant and campaign also lose their turn."""
+        priority = self._order[-1]
+        level = self._levels[priority]
+        path = [level]
+        member: _Ring | Flow = level.members[0]
+        while isinstance(member, _Ring):
+            path.append(member)
+            member = member.members[0]
+        path[-1].members.popleft()
+        self.size -= 1
+        for parent, child in zip(path[-2::-1], path[:0:-1], strict=True):
+            if not child.members:
+                parent.members.popleft()
+                del parent.named[child.name]
+            elif served and len(parent.members) > 1:
+                parent.members.rotate(-1)
+        if not level.members:
+            del self._levels[priority]
+            self._order.pop()
+        return member

@@ -1,0 +1,105 @@
+"""Exact sliding windows, in the receiver's sense.
+
+The receiver may see a send at any moment between its start and its finish. So a send occupies its window
+from its start until `span_ms` after its finish; a new one may start when fewer than `maximum` places are
+occupied. Then no window of that length, wherever it starts, holds more than `maximum` arrivals.
+"""
+
+from bisect import insort
+from collections import deque
+from collections.abc import Callable, Iterable
+
+from paceline.model.limits import Limit
+
+NEVER = 1 << 62
+"""Later than every moment: only an event (a settlement, a resume) can tell when it opens."""
+
+
+class Window:
+    """The occupied places of one limit. Times are milliseconds; `finish` is called in the order of time."""
+
+    __slots__ = ("ends", "flying", "limit", "maximum", "span")
+
+    def __init__(self, limit: Limit) -> None:
+        """Start with no place occupied; memory grows with use, up to `limit.maximum` numbers."""
+        self.limit = limit
+        self.maximum = limit.maximum
+        self.span = limit.span_ms
+        self.flying = 0
+        self.ends: deque[int] = deque()
+
+    def opens(self, now: int) -> int:
+        """The moment from which one more may start: `now` or earlier when it may already."""
+        ends = self.ends
+        while ends and ends[0] <= now:
+            ends.popleft()
+        over = self.flying + len(ends) - self.maximum
+        if over < 0:
+            return 0
+        return ends[over] if over < len(ends) else NEVER
+
+    def used(self, now: int) -> int:
+        """How many places are occupied."""
+        self.opens(now)
+        return self.flying + len(self.ends)
+
+    def take(self) -> None:
+        """A send starts."""
+        self.flying += 1
+
+    def finish(self, at: int) -> None:
+        """A send that was taken ended at `at`: its place is free `span` later."""
+        self.flying -= 1
+        self.occupy(at)
+
+    def occupy(self, finished: int) -> None:
+        """A send finished then; also used to rebuild the window from the journal."""
+        end = finished + self.span
+        if self.ends and end < self.ends[-1]:
+            insort(self.ends, end)
+        else:
+            self.ends.append(end)
+
+    def withdraw(self) -> None:
+        """A place was taken for a send that certainly never started."""
+        self.flying -= 1
+
+    def restore(self, finished: Iterable[int], flying: int) -> None:
+        """Fill a new window with the history of sends: the moments they finished, and those under way."""
+        self.flying = flying
+        self.ends = deque(sorted([*self.ends, *(f + self.span for f in finished)]))
+
+    def copy(self) -> "Window":
+        """An independent copy to play forward."""
+        twin = object.__new__(type(self))
+        self._copy_to(twin)
+        return twin
+
+    def _copy_to(self, twin: "Window") -> None:
+        twin.limit, twin.maximum, twin.span, twin.flying = self.limit, self.maximum, self.span, self.flying
+        twin.ends = deque(self.ends)
+
+
+class Spacing(Window):
+    """At least an interval between one send's finish and the next one's start, lengthened by chance.
+
+    `jitter` is a share: with 0.2 the pause is 1 to 1.2 intervals. It never shortens the interval.
+    """
+
+    __slots__ = ("chance", "jitter")
+
+    def __init__(self, interval_ms: int, jitter: float, chance: Callable[[], float]) -> None:
+        """`chance` gives numbers evenly spread over 0..1; it is handed in so that runs can be repeated."""
+        super().__init__(Limit(1, interval_ms))
+        self.jitter = jitter
+        self.chance = chance
+
+    def occupy(self, finished: int) -> None:
+        """The next pause begins."""
+        extra = int(self.span * self.jitter * self.chance()) if self.jitter else 0
+        super().occupy(finished + extra)
+
+    def _copy_to(self, twin: Window) -> None:
+        super()._copy_to(twin)
+        assert isinstance(twin, Spacing)  # noqa: S101 - made by `copy` from our own type
+        twin.jitter, twin.chance = self.jitter, self.chance

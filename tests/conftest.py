@@ -1,0 +1,55 @@
+"""What every test gets: reproducible property tests, and no way off this machine."""
+
+import ipaddress
+import os
+import socket
+import sys
+
+from hypothesis import HealthCheck, settings
+
+# A deadline per example measures the machine, not the code; pytest-timeout ends what hangs.
+settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# The same examples at each run, so that a red build is red again when it is looked at.
+settings.register_profile("ci", settings.get_profile("default"), derandomize=True)
+# For the night: many more examples, new ones each time.
+settings.register_profile("long", settings.get_profile("default"), max_examples=5_000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+class OutsideWorldError(RuntimeError):
+    """A test tried to reach another machine."""
+
+
+def _is_here(host: object) -> bool:
+    try:
+        address = ipaddress.ip_address(str(host).partition("%")[0])
+    except ValueError:
+        return str(host) in {"", "localhost"}
+    mapped = getattr(address, "ipv4_mapped", None)
+    return (mapped or address).is_loopback or address.is_unspecified
+
+
+def _is_literal(host: object) -> bool:
+    try:
+        ipaddress.ip_address(str(host).partition("%")[0])
+    except ValueError:
+        return False
+    return True
+
+
+def _stay_here(event: str, args: tuple[object, ...]) -> None:
+    if event in {"socket.connect", "socket.sendto"}:
+        address = args[1]
+        if isinstance(address, tuple) and not _is_here(address[0]):
+            raise OutsideWorldError(f"a test wants to reach {address}")
+    elif event in {"socket.getaddrinfo", "socket.gethostbyname"}:
+        host = args[0].decode() if isinstance(args[0], bytes) else args[0]
+        if host is None or _is_here(host) or _is_literal(host) or host == socket.gethostname():
+            return
+        # What a machine without a network answers: the code under test meets a plain failure.
+        raise socket.gaierror(socket.EAI_NONAME, f"tests look up no names: {host}")
+
+
+# An audit hook sees every socket of the process, whoever opens it and in whichever thread. (Sockets that a
+# native event loop opens itself are not seen: tests run on the standard loop.)
+sys.addaudithook(_stay_here)
