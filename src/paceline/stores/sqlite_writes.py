@@ -1,0 +1,277 @@
+"""From calls to rows of the view `work` (see ``sql/sqlite/work.sql``), and from its answers back to calls.
+
+Each planner takes all calls of its kind that share a commit. Their rows become one batch; an answer finds its
+call again by its position in that batch.
+"""
+
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from paceline.model.messages import (
+    AccountNote,
+    Added,
+    FlowKey,
+    HandedOver,
+    Mark,
+    NewMessage,
+    Revision,
+    Settlement,
+)
+from paceline.stores.base import Expired, Promoted
+from paceline.stores.sqlite_schema import Session
+
+_encoder = msgspec.json.Encoder()
+_read_claims = msgspec.json.Decoder(list[tuple[int, HandedOver]]).decode
+_read_known = msgspec.json.Decoder(list[tuple[int, int, str | None]]).decode
+_read_positions = msgspec.json.Decoder(list[int]).decode
+_read_promoted = msgspec.json.Decoder(Promoted).decode
+_read_expired = msgspec.json.Decoder(Expired).decode
+
+
+class Work(msgspec.Struct, frozen=True, gc=False):
+    """A row of the view `work`; the lists are JSON texts."""
+
+    kind: str
+    rows: str | None = None
+    flows: str | None = None
+    keys: str | None = None
+    counts: str | None = None
+    moved: str | None = None
+    results: str | None = None
+    now: int | None = None
+    most: int | None = None
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What to put in, and how to deal the texts that come out: one answer a call."""
+
+    works: list[Work]
+    deal: Callable[[Iterator[str]], Sequence[Any]]
+
+
+class Add(msgspec.Struct, frozen=True):
+    """Rows to add and the flows that may be new."""
+
+    rows: Sequence[NewMessage]
+    flows: Sequence[FlowKey]
+
+
+class Settle(msgspec.Struct, frozen=True):
+    """Settlements with what they bring along."""
+
+    settlements: Sequence[Settlement]
+    notes: Sequence[AccountNote]
+    follow_ups: Sequence[NewMessage]
+    flows: Sequence[FlowKey]
+
+
+class HandOver(msgspec.Struct, frozen=True):
+    """Hand-overs to mark."""
+
+    marks: Sequence[Mark]
+
+
+class Revise(msgspec.Struct, frozen=True):
+    """People's changes and the flows that they lead to."""
+
+    revisions: Sequence[Revision]
+    flows: Sequence[FlowKey]
+    now: int
+
+
+class Moment(msgspec.Struct, frozen=True):
+    """A step of the clock: up to `most` messages at `now`."""
+
+    now: int
+    most: int
+
+
+class Other(msgspec.Struct, frozen=True):
+    """Any other write: a work that answers a number, or nothing."""
+
+    work: Work
+    answers: bool
+
+
+class Planner(Protocol):
+    """Plans the calls of a kind; may look things up first, in the same moment of the database."""
+
+    def __call__(self, session: Session, calls: Sequence[Any], /) -> Plan:
+        """One plan for all `calls`."""
+
+
+def encode(rows: Sequence[Any]) -> str:
+    """Rows as the JSON text that a statement takes."""
+    return _encoder.encode(rows).decode()
+
+
+def settle(session: Session, calls: Sequence[Settle]) -> Plan:
+    """End hand-overs; answers each call's stale ids."""
+    rows = [row for call in calls for row in call.settlements]
+    notes = [note for call in calls for note in call.notes]
+    works = []
+    if rows:
+        moved = [(row.id, row.moved_to, place) for place, row in enumerate(rows) if row.moved_to is not None]
+        results = [(row.id, row.result, place) for place, row in enumerate(rows) if row.result is not None]
+        works.append(Work("settle", encode(rows), moved=_some(moved), results=_some(results)))
+    if notes:
+        works.append(Work("note", encode(notes)))
+    extra = [Add(call.follow_ups, call.flows) for call in calls if call.follow_ups or call.flows]
+    if extra:
+        works += add(session, extra).works
+
+    def deal(texts: Iterator[str]) -> list[list[int]]:
+        fitting = set(_read_positions(next(texts))) if rows else set()
+        owners = _Owners(len(call.settlements) for call in calls)
+        stale: list[list[int]] = [[] for _ in calls]
+        for place, row in enumerate(rows):
+            if place not in fitting:
+                stale[owners.of(place)].append(row.id)
+        return stale
+
+    return Plan(works, deal)
+
+
+def add(session: Session, calls: Sequence[Add]) -> Plan:
+    """Store new messages; answers one `Added` a row."""
+    rows = [row for call in calls for row in call.rows]
+    answers = [Added(row.id) for row in rows]
+    keys = _take_keys(session, rows, answers)
+    fresh = [row for row, answer in zip(rows, answers, strict=True) if not answer.duplicate] if keys else rows
+    counts = Counter((row.flow, row.state) for row in fresh)
+    work = Work(
+        "add", encode(fresh), flows=_flows(calls), keys=_some(keys or []),
+        counts=encode([(*key, count) for key, count in counts.items()]),
+    )  # fmt: skip
+
+    def deal(_texts: Iterator[str]) -> list[list[Added]]:
+        dealt = iter(answers)
+        return [[next(dealt) for _ in call.rows] for call in calls]
+
+    return Plan([work], deal)
+
+
+def hand_over(_session: Session, calls: Sequence[HandOver]) -> Plan:
+    """Mark hand-overs; answers each call's messages that still fitted."""
+    work = Work("hand_over", encode([mark for call in calls for mark in call.marks]))
+
+    def deal(texts: Iterator[str]) -> list[list[HandedOver]]:
+        claims = sorted(_read_claims(next(texts)), key=_first)
+        if len(calls) == 1:
+            return [[row for _, row in claims]]
+        owners = _Owners(len(call.marks) for call in calls)
+        dealt: list[list[HandedOver]] = [[] for _ in calls]
+        for place, row in claims:
+            dealt[owners.of(place)].append(row)
+        return dealt
+
+    return Plan([work], deal)
+
+
+def promote(_session: Session, calls: Sequence[Moment]) -> Plan:
+    """Turn due messages into pending ones, one call after the other."""
+    works = [Work("promote", now=call.now, most=call.most) for call in calls]
+    return Plan(works, lambda texts: [_read_promoted(next(texts)) for _ in calls])
+
+
+def expire(_session: Session, calls: Sequence[Moment]) -> Plan:
+    """End messages whose time passed, one call after the other."""
+    works = [Work("expire", now=call.now, most=call.most) for call in calls]
+    return Plan(works, lambda texts: [_read_expired(next(texts)) for _ in calls])
+
+
+def revise(_session: Session, calls: Sequence[Revise]) -> Plan:
+    """Apply people's changes; answers each call's ids that still fitted."""
+    rounds = list(_rounds(calls))
+    works = [
+        Work(
+            "revise", encode([row for call in batch for row in call.revisions]), flows=_flows(batch),
+            now=max(call.now for call in batch),
+        )
+        for batch in rounds
+    ]  # fmt: skip
+
+    def deal(texts: Iterator[str]) -> list[list[int]]:
+        dealt: list[list[int]] = []
+        for batch in rounds:
+            rows = [row for call in batch for row in call.revisions]
+            owners = _Owners(len(call.revisions) for call in batch)
+            changed: list[list[int]] = [[] for _ in batch]
+            for place in _read_positions(next(texts)):
+                changed[owners.of(place)].append(rows[place].id)
+            dealt += changed
+        return dealt
+
+    return Plan(works, deal)
+
+
+def other(_session: Session, calls: Sequence[Other]) -> Plan:
+    """Everything else, one call after the other."""
+    return Plan(
+        [call.work for call in calls],
+        lambda texts: [int(next(texts)) if call.answers else None for call in calls],
+    )
+
+
+def _take_keys(session: Session, rows: Sequence[NewMessage], answers: list[Added]) -> list[Any] | None:
+    """The idempotency keys to remember, None without any; rows whose key is known get the first one's answer."""
+    keyed = [(place, row.tenant, row.idempotency_key) for place, row in enumerate(rows)
+             if row.idempotency_key is not None]  # fmt: skip
+    if not keyed:
+        return None
+    for place, message, fingerprint in _read_known(session.value("known_keys", encode(keyed))):
+        answers[place] = Added(message, duplicate=True, fingerprint=fingerprint)
+    first: dict[tuple[str, str | None], NewMessage] = {}
+    for place, tenant, key in keyed:
+        if not answers[place].duplicate:
+            row = first.setdefault((tenant, key), rows[place])
+            if row is not rows[place]:
+                answers[place] = Added(row.id, duplicate=True, fingerprint=row.fingerprint)
+    return [(tenant, key, row.id, row.fingerprint) for (tenant, key), row in first.items()]
+
+
+def _flows(calls: Iterable[Add | Revise]) -> str | None:
+    flows = {flow.number: flow for call in calls for flow in call.flows}
+    return _some([(number, *msgspec.structs.astuple(flow)) for number, flow in flows.items()])
+
+
+def _some(rows: Sequence[Any]) -> str | None:
+    return encode(rows) if rows else None
+
+
+def _rounds(calls: Iterable[Revise]) -> Iterator[list[Revise]]:
+    """Calls that share a batch: a message stands in it once, so that a second change sees the first."""
+    batch: list[Revise] = []
+    seen: set[int] = set()
+    for call in calls:
+        ids = {row.id for row in call.revisions}
+        if batch and not seen.isdisjoint(ids):
+            yield batch
+            batch, seen = [], set()
+        batch.append(call)
+        seen |= ids
+    if batch:
+        yield batch
+
+
+def _first(pair: tuple[int, Any]) -> int:
+    return pair[0]
+
+
+class _Owners:
+    """Tells which call a position in the batch belongs to."""
+
+    def __init__(self, sizes: Iterable[int]) -> None:
+        self._starts: list[int] = []
+        start = 0
+        for size in sizes:
+            self._starts.append(start)
+            start += size
+
+    def of(self, place: int) -> int:
+        # Of calls without rows, which start where the next one does, the last is the one with the row.
+        return bisect_right(self._starts, place) - 1
