@@ -1,0 +1,1 @@
+"""How to send: one file a channel, each with its error table and its source."""

@@ -1,0 +1,111 @@
+"""What a channel is: a name, a settings schema, `check`, `send`. It never decides about retries."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Literal
+
+import msgspec
+
+from paceline.model.errors import Problem
+from paceline.model.outcomes import Outcome
+
+Kind = Literal["text", "integer", "number", "boolean", "url", "choice"]
+
+
+class Setting(msgspec.Struct, frozen=True):
+    """One setting of an account on a channel. A secret is encrypted at rest and never shown again."""
+
+    name: str
+    kind: Kind = "text"
+    required: bool = False
+    secret: bool = False
+    default: Any = None
+    help: str = ""
+    choices: tuple[str, ...] = ()
+    least: float | None = None
+    most: float | None = None
+
+
+class SendingAccount(msgspec.Struct, frozen=True):
+    """The account that sends, with its settings decrypted and its defaults filled in."""
+
+    tenant: str
+    name: str
+    settings: Mapping[str, Any]
+
+
+class Outgoing(msgspec.Struct):
+    """One message at the moment of its hand-over.
+
+    Attributes:
+        id: the public id: stable over retries, so that it can serve a receiver as an idempotency key.
+        to: the recipients; exactly one on every channel but e-mail.
+        content: the sender's own fields: subject, text, html, cc, bcc, from, attachments, headers, payload...
+        number: which hand-over this is, from 1.
+        progress: report how far the work is: percent 0..100 and a label of the step.
+    """
+
+    id: str
+    tenant: str
+    queue: str
+    kind: str | None
+    to: tuple[str, ...]
+    content: Mapping[str, Any]
+    metadata: Mapping[str, Any]
+    number: int
+    trace_id: str
+    created_at: int
+    progress: Callable[[float, str], None]
+
+
+class Channel(ABC):
+    """A way to send. One object serves all accounts of the channel and keeps its connections.
+
+    Attributes:
+        repeat_is_safe: sending the same message again cannot double it at the receiver; decides what
+            becomes of a message whose outcome is unknown.
+        needs_account: False where a message may leave without a configured account.
+        many_recipients: True where `to` may be a list.
+        default_queue: the queue of a message that names none.
+        bodies: which fields of the message this channel understands as its body.
+        body_required: at least one of these has to be there (empty: none is required).
+    """
+
+    name: ClassVar[str]
+    settings: ClassVar[tuple[Setting, ...]] = ()
+    repeat_is_safe: ClassVar[bool] = False
+    needs_account: ClassVar[bool] = True
+    many_recipients: ClassVar[bool] = False
+    default_queue: ClassVar[str] = "notification"
+    bodies: ClassVar[frozenset[str]] = frozenset({"text"})
+    body_required: ClassVar[frozenset[str]] = frozenset({"text"})
+
+    def check(self, to: tuple[str, ...], content: Mapping[str, Any]) -> list[Problem]:
+        """What is wrong with a message before it is taken in; empty when it can be sent.
+
+        Called for each message: it must be quick and must not do I/O.
+        """
+        return []
+
+    def check_settings(self, settings: Mapping[str, Any]) -> list[Problem]:
+        """What is wrong with an account's settings beyond the schema. Fields are relative: ``"/base_url"``."""
+        return []
+
+    @abstractmethod
+    async def send(self, message: Outgoing, account: SendingAccount, deadline: float) -> Outcome:
+        """Hand the message over once and tell what the provider's answer means.
+
+        `deadline` is the number of seconds this call may take; the caller cancels it a little later.
+        Once any byte that can make the provider act has been written, a time-out or a cut is `Unknown`;
+        before that it is `Temporary`. A cancellation is passed on.
+        """
+
+    async def probe(self, account: SendingAccount, deadline: float) -> Outcome | None:
+        """Find out, without sending, whether the account works; None where the channel cannot."""
+        return None
+
+    async def forget(self, account: SendingAccount) -> None:
+        """Drop what is kept for an account whose settings changed."""
+
+    async def close(self) -> None:
+        """Close every connection."""
