@@ -1,0 +1,164 @@
+"""One send: hand the message to its channel, bound its time, and turn whatever happens into an outcome."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import msgspec
+import structlog
+
+from paceline.channels.base import Outgoing, SendingAccount
+from paceline.clock import Clock
+from paceline.engine.directory import Directory
+from paceline.model.backoff import Backoff, parse_backoff
+from paceline.model.ids import to_text
+from paceline.model.messages import HandedOver
+from paceline.model.outcomes import Outcome, Temporary, Unknown
+from paceline.pacing.lane import Release
+from paceline.pacing.settle import Policy, Verdict, settle
+
+PATIENCE_S = 2.0
+"""How much longer than its deadline a call may take before it is cut off from outside."""
+NO_METADATA: Mapping[str, Any] = {}
+
+log = structlog.get_logger("paceline.attempts")
+_decode = msgspec.json.Decoder().decode
+
+
+class Ended(msgspec.Struct, gc=False):
+    """A call that ended, and what follows from it."""
+
+    message: HandedOver
+    release: Release
+    outcome: Outcome
+    verdict: Verdict
+    started: int
+    finished: int
+
+
+class Attempts:
+    """The calls under way."""
+
+    def __init__(self, directory: Directory, clock: Clock, chance: Callable[[], float]) -> None:
+        """`chance` is the source of jitter."""
+        self._directory = directory
+        self._clock = clock
+        self._chance = chance
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._senders: dict[str, tuple[object, SendingAccount]] = {}
+        self._policies: dict[tuple[str | None, str, str], Policy] = {}
+        self.progress: Callable[[HandedOver, float, str], None] = lambda _message, _percent, _step: None
+
+    def __len__(self) -> int:
+        """Calls under way."""
+        return len(self._tasks)
+
+    def begin(self, message: HandedOver, release: Release, over: Callable[[Ended], None]) -> None:
+        """Start the call; `over` is called once, when it has ended."""
+        task = asyncio.get_running_loop().create_task(self._run(message, release, over))
+        self._tasks[message.id] = task
+
+    async def drain(self, grace: float) -> None:
+        """Let every call end by itself for `grace` seconds, then cut off the rest."""
+        if self._tasks:
+            await asyncio.wait(set(self._tasks.values()), timeout=grace)
+        left = set(self._tasks.values())
+        for task in left:
+            task.cancel()
+        if left:
+            _, hung = await asyncio.wait(left, timeout=PATIENCE_S)
+            for _ in hung:
+                log.error("a call ignored its cancellation and was left behind")
+
+    async def _run(self, message: HandedOver, release: Release, over: Callable[[Ended], None]) -> None:
+        started = self._clock.now()
+        try:
+            outcome = await self._call(message)
+        finally:
+            self._tasks.pop(message.id, None)
+        finished = max(started, self._clock.ceiling())
+        verdict = settle(message, outcome, started, finished, self._policy(message), self._chance)
+        over(Ended(message, release, outcome, verdict, started, finished))
+
+    async def _call(self, message: HandedOver) -> Outcome:
+        channel = self._directory.channels.get(message.channel)
+        account = self._sender(message.account)
+        if channel is None or account is None:
+            return Temporary(
+                "not-configured", f"channel {message.channel} or account {message.account} is gone"
+            )
+        seconds = message.timeout_ms / 1000
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - only ever called from a task of ours
+        cut = asyncio.get_running_loop().call_later(seconds + PATIENCE_S, self._cut_off, task, message)
+        try:
+            outcome: object = await channel.send(self._outgoing(message), account, seconds)
+        except asyncio.CancelledError:
+            # The task ends here by settling: whoever cancelled it waits for just that.
+            task.uncancel()
+            return Unknown("the call was cut off before the provider answered", "cut-off")
+        except Exception as error:
+            log.exception("channel failed", channel=message.channel, message=to_text(message.id))
+            return Unknown(f"the channel failed: {type(error).__name__}: {error}", "channel-bug")
+        finally:
+            cut.cancel()
+        if not isinstance(outcome, Outcome):
+            log.error("channel returned no outcome", channel=message.channel, returned=type(outcome).__name__)
+            return Unknown(
+                f"the channel returned {type(outcome).__name__} instead of an outcome", "channel-bug"
+            )
+        return outcome
+
+    def _cut_off(self, task: asyncio.Task[Any], message: HandedOver) -> None:
+        log.warning(
+            "call exceeds its time",
+            channel=message.channel,
+            account=message.account,
+            message=to_text(message.id),
+        )
+        task.cancel()
+
+    def _outgoing(self, message: HandedOver) -> Outgoing:
+        content = _decode(message.content)
+        to = content.get("to")
+        return Outgoing(
+            id=to_text(message.id),
+            tenant=message.tenant,
+            queue=message.queue,
+            kind=message.kind,
+            to=tuple(to) if isinstance(to, list) else ((message.recipient,) if message.recipient else ()),
+            content=content,
+            metadata=_decode(message.metadata) if message.metadata else NO_METADATA,
+            number=message.number,
+            trace_id=message.trace_id,
+            created_at=message.created_at,
+            progress=partial(self._report, message),
+        )
+
+    def _report(self, message: HandedOver, percent: float, step: str = "") -> None:
+        self.progress(message, percent, step)
+
+    def _sender(self, account: str) -> SendingAccount | None:
+        spec = self._directory.accounts.get(account)
+        if spec is None:
+            return None
+        known = self._senders.get(account)
+        if known is not None and known[0] is spec:
+            return known[1]
+        sender = SendingAccount(spec.owner, spec.name, spec.settings)
+        self._senders[account] = (spec, sender)
+        return sender
+
+    def _policy(self, message: HandedOver) -> Policy:
+        queue = self._directory.queue(message.queue)
+        key = (message.backoff, message.queue, message.channel)
+        known = self._policies.get(key)
+        backoff: Backoff = parse_backoff(_decode(message.backoff)) if message.backoff else queue.backoff
+        if known is not None and known.backoff == backoff:
+            return known
+        if len(self._policies) > 10_000:
+            self._policies.clear()
+        channel = self._directory.channels.get(message.channel)
+        made = self._policies[key] = Policy(backoff, channel is not None and channel.repeat_is_safe)
+        return made

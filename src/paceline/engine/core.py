@@ -1,0 +1,150 @@
+"""The parts of the engine, put together once, and the few steps that need several of them."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+import structlog
+
+from paceline.channels.base import Channel
+from paceline.clock import Clock
+from paceline.engine.attempts import Attempts
+from paceline.engine.directory import Directory
+from paceline.engine.dispatcher import Dispatcher
+from paceline.engine.events import EventBus
+from paceline.engine.figures import Figures
+from paceline.engine.gates import Gates
+from paceline.engine.happenings import Happenings
+from paceline.engine.intake import Intake
+from paceline.engine.outlook import Outlook
+from paceline.engine.secrets import Vault
+from paceline.engine.threads import ThreadPool
+from paceline.engine.upkeep import Upkeep
+from paceline.model.errors import InvalidError
+from paceline.model.ids import IdMaker, to_text
+from paceline.model.messages import Entry, FlowKey, HandedOver, NewMessage, Settlement
+from paceline.model.states import State
+from paceline.pacing.agenda import Agenda
+from paceline.pacing.scopes import Scopes
+from paceline.stores.base import Store, StoredMessage
+
+log = structlog.get_logger("paceline")
+
+RECENT = 4096
+"""Messages just taken in whose first forecast may still be asked for."""
+PROGRESS = 10_000
+"""Messages whose progress is remembered."""
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """What the engine is told by the settings: calls under way at most, trace retention in milliseconds."""
+
+    in_flight: int = 1000
+    trace_ms: int = 7 * 86_400_000
+
+
+class Core:
+    """Everything that the verbs act on."""
+
+    def __init__(
+        self,
+        store: Store,
+        channels: Mapping[str, Channel],
+        clock: Clock,
+        vault: Vault,
+        chance: Callable[[], float],
+        check_url: Callable[[str], str | None],
+        options: Options,
+    ) -> None:
+        """Nothing runs yet."""
+        self.store, self.clock, self.vault = store, clock, vault
+        self.ids = IdMaker()
+        self.directory = Directory(channels)
+        self.agenda = Agenda(Scopes(clock.now))
+        self.gates = Gates(store, self.agenda, self.directory, clock, chance)
+        self.bus = EventBus(clock.now() * 1000)
+        self.figures = Figures(clock)
+        self.happenings = Happenings(self.bus, self.figures)
+        self.attempts = Attempts(self.directory, clock, chance)
+        self.dispatcher = Dispatcher(
+            store, self.agenda, clock, self.attempts, self.happenings, options.in_flight
+        )
+        self.upkeep = Upkeep(
+            store, clock, self.directory, self.dispatcher, self.gates.keys, self._expired, options.trace_ms
+        )
+        self.intake = Intake(self.directory, self._next_id, check_url)
+        self.outlook = Outlook(store, self.agenda, clock, self.figures)
+        self.outlook.pending = self.dispatcher.pending
+        self.check_url = check_url
+        self.threads: ThreadPool | None = None
+        self.progress: OrderedDict[int, dict[str, Any]] = OrderedDict()
+        self.recent: OrderedDict[str, tuple[NewMessage, FlowKey]] = OrderedDict()
+        self.attempts.progress = self._progress
+        self.dispatcher.when_due = self._due
+        self.dispatcher.when_new = self.arrived
+        self.dispatcher.key_of = self.gates.keys.get
+        self.dispatcher.follow_up = self._callback
+
+    def _next_id(self, now: int) -> int:
+        return self.ids.next(now)
+
+    def flow_key(self, row: StoredMessage) -> FlowKey:
+        """The flow of a stored message."""
+        return self.gates.keys[row.flow]
+
+    def arrived(self, row: NewMessage, key: FlowKey) -> None:
+        """A new message is on disk: tell whoever decides about it."""
+        self.gates.keys.setdefault(row.flow, key)
+        if row.state == State.PENDING:
+            entry = Entry(row.turn, row.id, row.expires_at, row.recipient, row.group)
+            self.dispatcher.arrived(row.flow, key, entry)
+        else:
+            self.upkeep.due_at(row.due_at)
+        if row.expires_at is not None:
+            self.upkeep.expires_at(row.expires_at)
+        self.recent[to_text(row.id)] = (row, key)
+        if len(self.recent) > RECENT:
+            self.recent.popitem(last=False)
+        self.happenings.added(row)
+
+    def _due(self, moment: int) -> None:
+        if moment <= self.clock.now():
+            self.upkeep.expires_at(moment)
+        self.upkeep.due_at(moment)
+
+    def _expired(self, rows: list[StoredMessage]) -> None:
+        for row in rows:
+            if row.due_at <= (row.finished_at or 0):  # it was due, so it stood in line
+                self.dispatcher.pending[row.flow] = max(0, self.dispatcher.pending[row.flow] - 1)
+            self.happenings.ended(row.id, State.EXPIRED, row.tenant, row.queue, row.account or row.sender)
+
+    def _progress(self, message: HandedOver, percent: float, step: str) -> None:
+        bounded = max(0.0, min(100.0, float(percent)))
+        self.progress[message.id] = {"percent": bounded, "step": str(step)[:200]}
+        self.progress.move_to_end(message.id)
+        if len(self.progress) > PROGRESS:
+            self.progress.popitem(last=False)
+        self.happenings.progress(message, bounded, str(step)[:200])
+
+    def _callback(self, message: HandedOver, made: Settlement) -> tuple[NewMessage, FlowKey] | None:
+        """The message that tells the sender's address how it ended; stored in the same commit as the ending."""
+        if made.state in (State.PENDING, State.RETRYING) or message.callback_url is None:
+            return None
+        payload = {
+            "type": "message." + State(made.state).label,
+            "data": {
+                "id": to_text(message.id), "state": State(made.state).label, "attempts": made.attempts,
+                "reference": made.reference, "code": made.code, "text": made.text,
+            },
+        }  # fmt: skip
+        body = {
+            "channel": "webhook", "to": message.callback_url, "payload": payload, "queue": "callback",
+            "source": f"callback:{to_text(message.id)}",
+        }  # fmt: skip
+        try:
+            prepared = self.intake.prepare(body, message.tenant, self.clock.now())
+        except InvalidError as error:  # the address was allowed when it was taken in and is not any more
+            log.warning("no call-back", message=to_text(message.id), reason=str(error))
+            return None
+        return prepared.row, prepared.flow

@@ -1,0 +1,290 @@
+"""The loop: lanes due -> release -> durable hand-over -> attempt -> settle -> durable ending.
+
+It runs when something changed or when the agenda's next moment has come, and sleeps in between.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+import structlog
+
+from paceline.clock import Clock
+from paceline.engine.alarm import Alarm
+from paceline.engine.attempts import Attempts, Ended
+from paceline.engine.happenings import Happenings
+from paceline.model.errors import UnavailableError
+from paceline.model.messages import AccountNote, Entry, FlowKey, HandedOver, Mark, NewMessage, Settlement
+from paceline.model.states import State
+from paceline.pacing.agenda import Agenda
+from paceline.pacing.flows import Flow
+from paceline.pacing.lane import Account, Release
+from paceline.pacing.windows import NEVER
+from paceline.stores.base import FlowAfter, Store
+
+BATCH = 500
+"""Hand-overs made durable together at most."""
+AHEAD = 2
+"""Batches of hand-overs under way at once: one being committed, one being gathered."""
+AWAY_S = 0.5
+"""How long to wait before asking a store again that could not write."""
+
+log = structlog.get_logger("paceline.dispatcher")
+
+
+class Dispatcher:
+    """Drives one agenda against one store."""
+
+    def __init__(
+        self,
+        store: Store,
+        agenda: Agenda,
+        clock: Clock,
+        attempts: Attempts,
+        happenings: Happenings,
+        in_flight: int,
+    ) -> None:
+        """`in_flight` bounds the provider calls under way over all accounts."""
+        self.store = store
+        self.agenda = agenda
+        self.clock = clock
+        self.attempts = attempts
+        self.happenings = happenings
+        self.in_flight = in_flight
+        self.running = False
+        self.away = False
+        self.pending: defaultdict[int, int] = defaultdict(int)  # waiting messages of each flow, for forecasts
+        self.follow_up: Callable[[HandedOver, Settlement], tuple[NewMessage, FlowKey] | None] = (
+            lambda _m, _s: None
+        )
+        self.when_due: Callable[[int], None] = lambda _moment: None
+        self.when_new: Callable[[NewMessage, FlowKey], None] = lambda _row, _key: None
+        self.key_of: Callable[[int], FlowKey | None] = lambda _flow: None
+        self._alarm = Alarm(clock, self.wake)
+        self._woken = False
+        self._handing = 0
+        self._ended: list[Ended] = []
+        self._settling = False
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # -- life
+
+    def start(self) -> None:
+        """Begin to release."""
+        self.running = True
+        self.wake()
+
+    def pause(self) -> None:
+        """Release nothing more; calls under way go on."""
+        self.running = False
+
+    async def stop(self, grace: float) -> None:
+        """Release nothing more and let calls under way end; cut off, after `grace` seconds, what is left."""
+        self.running = False
+        await self.attempts.drain(grace)
+        while self._tasks:
+            await asyncio.wait(set(self._tasks))
+        self._alarm.cancel()
+
+    def wake(self) -> None:
+        """Something changed: look at the agenda once this turn of the event loop is over."""
+        if not self._woken:
+            self._woken = True
+            asyncio.get_running_loop().call_soon(self._turn)
+
+    def arrived(self, flow: int, key: FlowKey, entry: Entry) -> None:
+        """A pending message is on disk."""
+        self.pending[flow] += 1
+        self.agenda.offer(flow, key, entry)
+        self.wake()
+
+    # -- one turn
+
+    def _turn(self) -> None:
+        self._woken = False
+        now = self.clock.now()
+        room = min(BATCH, self.in_flight - len(self.agenda.out))
+        if self.running and not self.away and room > 0 and self._handing < AHEAD:
+            released = self.agenda.release(now, room)
+            if released:
+                self._handing += 1
+                self._spawn(self._hand_over(released, now))
+        if self.agenda.wanted:
+            self._read_on()
+        if self.agenda.late:
+            late, self.agenda.late = self.agenda.late, []
+            self.when_due(now)  # upkeep ends everything that is past its time
+            self._spawn(self._look_again([entry.id for entry, _ in late], now))
+        self._sleep(now)
+
+    def _sleep(self, now: int) -> None:
+        if not self.running or self.away or self._handing >= AHEAD or len(self.agenda.out) >= self.in_flight:
+            return  # the end of what is under way wakes us
+        moment = self.agenda.next_moment
+        if moment <= now:
+            self.wake()
+        elif moment < NEVER:
+            self._alarm.set(moment)
+        else:
+            self._alarm.cancel()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # -- hand-over
+
+    async def _hand_over(self, released: Sequence[Release], now: int) -> None:
+        marks = [Mark(r.entry.id, r.flow.number, r.account.id, now) for r in released]
+        try:
+            handed = await self.store.hand_over(marks, now)
+        except UnavailableError as error:
+            self._put_back(released)
+            self._step_back(error)
+            return
+        finally:
+            self._handing -= 1
+        if len(handed) < len(released):
+            marked = {message.id for message in handed}
+            refused = [release.entry.id for release in released if release.entry.id not in marked]
+            for id_ in refused:
+                self.agenda.withdrawn(id_)  # cancelled, moved or expired in the meantime
+            self._spawn(self._look_again(refused, now))
+        out = self.agenda.out
+        for message in handed:
+            self.pending[message.flow] -= 1
+            self.attempts.begin(message, out[message.id], self._over)
+        self.happenings.handed_over(handed)
+        self.wake()
+
+    async def _look_again(self, ids: Sequence[int], now: int) -> None:
+        """What the lane held of these messages was out of date: offer those that wait as the store has them.
+
+        A person may have moved one, or given it more time, while the lane was giving it out.
+        """
+        rows = None
+        while rows is None:
+            try:
+                rows = await self.store.get(ids)
+            except UnavailableError as error:
+                if not self.running:
+                    return  # the next start reads everything anew
+                self._step_back(error)
+                await asyncio.sleep(AWAY_S)
+        for row in rows:
+            key = self.key_of(row.flow)
+            waits = row.state == State.PENDING and (row.expires_at is None or row.expires_at > now)
+            if waits and key is not None and row.id not in self.agenda.out:
+                self.agenda.offer(row.flow, key, Entry(row.turn, row.id, row.expires_at, row.recipient, row.group))
+        self.wake()
+
+    def _put_back(self, released: Sequence[Release]) -> None:
+        for release in released:
+            self.agenda.withdrawn(release.entry.id)
+            flow = release.flow
+            self.agenda.flow(flow.number, flow.key).put_back(release.entry)
+            self.agenda.offer(flow.number, flow.key, release.entry)
+
+    def _step_back(self, error: UnavailableError) -> None:
+        """The store cannot write: send nothing until it can, since no hand-over could be marked."""
+        if not self.away:
+            log.warning("store away", reason=str(error))
+        self.away = True
+        asyncio.get_running_loop().call_later(AWAY_S, self._return)
+
+    def _return(self) -> None:
+        self.away = False
+        self.wake()
+
+    # -- settling
+
+    def _over(self, ended: Ended) -> None:
+        """A call ended: its account learns at once, the store in the next batch."""
+        message, verdict = ended.message, ended.verdict
+        release = self.agenda.settled(message.id, ended.finished, spent=verdict.spent)
+        if verdict.note is not None and release is not None:
+            self._learn(verdict.note, release.account)
+            if not verdict.note.recipient and not verdict.note.group:
+                self.agenda.touched(release.lane, release.account)
+        self._ended.append(ended)
+        if not self._settling:
+            self._settling = True
+            self._spawn(self._settle())
+
+    def _learn(self, note: AccountNote, account: Account) -> None:
+        if note.stopped is not None:
+            account.stopped = note.stopped
+        if note.flood_until is None:
+            return
+        for kind, value in (("recipient", note.recipient), ("group", note.group)):
+            if value:
+                self.agenda.block(note.account, kind, value, note.flood_until)
+                return
+        account.block(note.flood_until)
+
+    async def _settle(self) -> None:
+        """Write endings until there are none left: what ends during one commit goes into the next."""
+        while self._ended:
+            ended, self._ended = self._ended, []
+            await self._settle_batch(ended)
+        self._settling = False
+
+    async def _settle_batch(self, ended: list[Ended]) -> None:
+        now = self.clock.now()
+        settlements = [e.verdict.settlement for e in ended]
+        notes = [e.verdict.note for e in ended if e.verdict.note is not None]
+        follow_ups = [
+            f
+            for e in ended
+            if e.message.callback_url and (f := self.follow_up(e.message, e.verdict.settlement))
+        ]
+        rows, flows = [f[0] for f in follow_ups], [f[1] for f in follow_ups]
+        stale: list[int] | None = None
+        while stale is None:
+            try:
+                stale = await self.store.settle(settlements, notes, rows, flows, now)
+            except UnavailableError as error:
+                # The outcome is known only here: keep it and try again, whatever it takes.
+                self._step_back(error)
+                await asyncio.sleep(AWAY_S)
+        for id_ in stale:
+            log.warning("stale settlement changed nothing", message=id_)
+        gone = set(stale)
+        for each in ended:
+            if each.message.id not in gone:
+                self._after(each)
+        for row, key in follow_ups:
+            self.when_new(row, key)
+        self.happenings.settled([e for e in ended if e.message.id not in gone])
+        self.wake()
+
+    def _after(self, ended: Ended) -> None:
+        """Put a message that goes on waiting back where it belongs."""
+        made, message = ended.verdict.settlement, ended.message
+        if made.state == State.PENDING:
+            entry = Entry(
+                made.turn, message.id, message.expires_at, made.moved_to or message.recipient, message.group
+            )
+            flow = ended.release.flow
+            self.arrived(flow.number, flow.key, entry)
+        elif made.state == State.RETRYING:
+            self.when_due(made.due_at)
+
+    # -- reading on
+
+    def _read_on(self) -> None:
+        flows = [f for f in self.agenda.wanted.values() if f.wants]
+        self.agenda.wanted.clear()
+        for start in range(0, len(flows), 1000):
+            part = flows[start : start + 1000]
+            requests = [FlowAfter(f.number, *f.begin_reading(), f.prefetch.size) for f in part]
+            self._spawn(self._fill(part, requests))
+
+    async def _fill(self, flows: list[Flow], requests: list[FlowAfter]) -> None:
+        parts = {part.flow: part for part in await self.store.entries(requests)}
+        for flow in flows:
+            part = parts.get(flow.number)
+            self.agenda.filled(flow, part.entries if part else (), more=part.more if part else False)
+        self.wake()

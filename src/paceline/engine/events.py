@@ -1,0 +1,124 @@
+"""What happened, told to whoever listens: typed events, a bounded memory for those who reconnect."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import msgspec
+
+MEMORY = 20_000
+"""Events kept for those who come back with the id of the last one they saw."""
+BACKLOG = 5_000
+"""Events one listener may be behind before it is told that it missed some."""
+
+
+class StreamEvent(msgspec.Struct, gc=False):
+    """One event: `id` grows, `type` is one of the names in the HTTP contract."""
+
+    id: int
+    type: str
+    tenant: str
+    queue: str
+    account: str
+    campaign: str
+    source: Any
+    render: Callable[[Any], dict[str, Any]] | None = None
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """What happened, as JSON-able values; made only when somebody reads it."""
+        return self.render(self.source) if self.render else self.source
+
+
+class Subscriber:
+    """One listener's filter and its line of events."""
+
+    def __init__(self, accepts: Callable[[StreamEvent], bool]) -> None:
+        """`accepts` decides which events this listener sees."""
+        self.accepts = accepts
+        self.line: deque[StreamEvent] = deque()
+        self.missed = 0
+        self.filled = asyncio.Event()
+
+    def push(self, event: StreamEvent) -> None:
+        """Take an event, or count it as missed when the listener is too slow."""
+        if len(self.line) >= BACKLOG:
+            self.missed += 1
+        else:
+            self.line.append(event)
+        self.filled.set()
+
+
+class EventBus:
+    """Publishes events in order."""
+
+    def __init__(self, start: int) -> None:
+        """`start` is the first event id: taken from the clock, so that ids grow over restarts."""
+        self._next = start
+        self._memory: deque[StreamEvent] = deque(maxlen=MEMORY)
+        self._subscribers: set[Subscriber] = set()
+        self._taps: list[Callable[[StreamEvent], None]] = []
+
+    def tap(self, listener: Callable[[StreamEvent], None]) -> None:
+        """Call `listener` with every event, at once; it must be quick and must not raise."""
+        self._taps.append(listener)
+
+    def publish(
+        self,
+        type_: str,
+        source: Any,
+        *,
+        tenant: str = "",
+        queue: str = "",
+        account: str = "",
+        campaign: str = "",
+        render: Callable[[Any], dict[str, Any]] | None = None,
+    ) -> None:
+        """Tell everybody; `source` is the data, or what `render` makes it from when somebody reads it."""
+        event = StreamEvent(self._next, type_, tenant, queue, account, campaign, source, render)
+        self._next += 1
+        self._memory.append(event)
+        for tap in self._taps:
+            tap(event)
+        for subscriber in self._subscribers:
+            if subscriber.accepts(event):
+                subscriber.push(event)
+
+    async def listen(
+        self, accepts: Callable[[StreamEvent], bool], last: int | None, heartbeat: float
+    ) -> AsyncIterator[StreamEvent | None]:
+        """Events as they come, first those after `last` that are still remembered; None as a heart beat.
+
+        Where events were missed (forgotten, or the listener was too slow), one of type ``gap`` says so.
+        """
+        subscriber = Subscriber(accepts)
+        self._subscribers.add(subscriber)
+        try:
+            if last is not None:
+                for event in self._resume(last, accepts):
+                    yield event
+            while True:
+                subscriber.filled.clear()
+                while subscriber.line:
+                    yield subscriber.line.popleft()
+                if subscriber.missed:
+                    missed, subscriber.missed = subscriber.missed, 0
+                    yield self._gap(f"{missed} events were left out because this connection was too slow")
+                try:
+                    async with asyncio.timeout(heartbeat):
+                        await subscriber.filled.wait()
+                except TimeoutError:
+                    yield None
+        finally:
+            self._subscribers.discard(subscriber)
+
+    def _resume(self, last: int, accepts: Callable[[StreamEvent], bool]) -> list[StreamEvent]:
+        kept = list(self._memory)
+        found = [event for event in kept if event.id > last and accepts(event)]
+        if last + 1 < (kept[0].id if kept else self._next):
+            found.insert(0, self._gap("events since your last one are no longer remembered"))
+        return found
+
+    def _gap(self, text: str) -> StreamEvent:
+        return StreamEvent(self._next - 1, "gap", "", "", "", "", {"reason": text})

@@ -1,0 +1,201 @@
+"""From configured limits to gates with their true history: at start, and whenever a limit changes."""
+
+from collections.abc import Callable, Iterable
+
+from paceline.clock import Clock
+from paceline.engine.directory import Directory
+from paceline.model.accounts import AccountSpec, QueueSpec
+from paceline.model.messages import FlowKey
+from paceline.pacing.agenda import Agenda
+from paceline.pacing.gates import SharedGate
+from paceline.pacing.lane import Account
+from paceline.pacing.quotas import Quota, period_bounds
+from paceline.pacing.scopes import EACH, Rule, channel_of
+from paceline.pacing.windows import Spacing, Window
+from paceline.stores.base import Occupancy, Store
+
+
+class Gates:
+    """Keeps the agenda's gates in step with the directory.
+
+    While the history of a gate is being read the gate is held shut, so nothing slips through in between.
+    """
+
+    def __init__(
+        self, store: Store, agenda: Agenda, directory: Directory, clock: Clock, chance: Callable[[], float]
+    ) -> None:
+        """`chance` is the source of jitter; `shift` corrects journal times after the wall clock was moved."""
+        self._store, self._agenda, self._directory, self._clock = store, agenda, directory, clock
+        self._chance = chance
+        self.shift = 0
+        self._since: dict[str, int] = {}
+        self.keys: dict[int, FlowKey] = {}
+
+    def account(self, id_: str) -> Account | None:
+        """The account's gate."""
+        spec = self._directory.accounts.get(id_)
+        lane = self._agenda.lanes.get(spec.lane) if spec else None
+        return lane.accounts.get(id_) if lane else None
+
+    async def set_account(self, spec: AccountSpec) -> Account:
+        """Add or change an account's gate, with its history."""
+        gate = self._shut(spec)
+        await self._store.settle((), (), (), (), self._clock.now())  # what ended before now is in the journal
+        await self.restore([spec])
+        self._agenda.touched(self._agenda.lane(spec.lane), gate)
+        return gate
+
+    def _shut(self, spec: AccountSpec) -> Account:
+        """The account's gate with its new limits, held until its history is back."""
+        lane = self._agenda.lane(spec.lane)
+        gate = lane.accounts.get(spec.id)
+        if gate is None:
+            gate = Account(spec.id, spec.concurrency)
+            gate.held = True
+            lane.add_account(gate)
+        gate.held = True
+        # From here on endings reach the new windows themselves; the journal tells of those before.
+        self._since[spec.id] = self._clock.ceiling()
+        gate.concurrency = spec.concurrency
+        gate.paused = spec.paused or not spec.enabled
+        windows: list[Window] = [Window(limit) for limit in spec.limits]
+        if spec.interval_ms:
+            windows.append(Spacing(spec.interval_ms, spec.jitter, self._chance))
+        for window in windows:
+            window.flying = gate.flying
+        gate.windows = tuple(windows)
+        gate.quotas = tuple(_quotas(spec))
+        for quota in gate.quotas:
+            quota.reserve_flying(gate.flying)
+        return gate
+
+    def shut_all(self, specs: Iterable[AccountSpec]) -> None:
+        """Make the gates of these accounts, held until `restore`."""
+        for spec in specs:
+            self._shut(spec)
+
+    async def restore(self, specs: Iterable[AccountSpec]) -> None:
+        """Fill the windows of these accounts from the journal and let them go."""
+        specs = list(specs)
+        now = self._clock.now()
+        need = [(spec.id, most) for spec in specs if (most := _most_places(spec))]
+        spans = [w.span for spec in specs if (gate := self.account(spec.id)) for w in gate.windows]
+        history: dict[str, list[int]] = {}
+        if need and spans:
+            for each in await self._store.occupancy(now - max(spans) - abs(self.shift), need):
+                history.setdefault(each.account, []).append(self._moment(each, now))
+        for spec in specs:
+            gate = self.account(spec.id)
+            if gate is None:
+                continue
+            since = self._since.pop(spec.id, now)
+            finished = sorted(f for f in history.get(spec.id, ()) if f <= since)
+            for window in gate.windows:
+                window.restore(
+                    [f for f in finished[-window.maximum :] if f + window.span > now], window.flying
+                )
+            await self._restore_quotas(gate, now)
+            gate.held = False
+
+    async def _restore_quotas(self, gate: Account, now: int) -> None:
+        for quota in gate.quotas:
+            first = period_bounds(now, quota.period, quota.zone)[0]
+            used = await self._store.occupancy(first, [(gate.id, quota.maximum)])
+            quota.restore(sum(1 for each in used if each.spent), now)
+
+    def _moment(self, each: Occupancy, now: int) -> int:
+        # A journal time in the future means the wall clock was set back: it ended by now at the latest.
+        return min(each.finished + self.shift, now)
+
+    def remove_account(self, spec: AccountSpec) -> None:
+        """Take an account out of its lane; what is pinned to it waits in the store."""
+        lane = self._agenda.lanes.get(spec.lane)
+        if lane is not None:
+            lane.remove_account(spec.id)
+
+    # -- wide limits and queues
+
+    async def set_rule(self, rule: Rule) -> None:
+        """Add or replace a wide limit, with its history."""
+        gate = self._agenda.set_rule(rule)
+        if gate is not None:
+            gate.held = True
+        changed = self._clock.ceiling()
+        await self._store.settle((), (), (), (), self._clock.now())
+        await self.restore_rules([rule], changed)
+
+    async def restore_rules(self, rules: list[Rule], changed: int | None = None) -> None:
+        """Fill the windows of wide limits from the journal, with the sends that ended by `changed`."""
+        if not rules:
+            return
+        now = self._clock.now()
+        since = now - max(rule.limit.span_ms for rule in rules) - abs(self.shift)
+        sends = await self._store.occupancy(since, None)
+        if any(each.flow not in self.keys for each in sends):
+            self.keys.update(await self._store.flow_keys())
+        for each in sends:
+            key = self.keys.get(each.flow)
+            if key is None or (changed is not None and self._moment(each, now) > changed):
+                continue
+            for rule in rules:
+                if rule.covers(key) and self._moment(each, now) + rule.limit.span_ms > now:
+                    self._occupy(rule, each, self._moment(each, now))
+        for rule in rules:
+            gate = self._agenda.scopes.gates.get(("limit", rule.name))
+            if gate is not None:
+                gate.held = False
+                self._agenda.stir(gate)
+
+    def _occupy(self, rule: Rule, each: Occupancy, finished: int) -> None:
+        if rule.is_keyed:
+            gate = self._agenda.scopes.keyed_gate(rule, each.recipient, each.group)
+        else:
+            gate = self._agenda.scopes.gates.get(("limit", rule.name))
+        if gate is not None:
+            gate.windows[0].occupy(finished)
+
+    def drop_rule(self, name: str) -> None:
+        """Remove a wide limit."""
+        self._agenda.drop_rule(name)
+
+    def set_queue(self, spec: QueueSpec) -> None:
+        """Apply a queue's pause and concurrency."""
+        scopes = self._agenda.scopes
+        known = ("queue", spec.name) in scopes.gates
+        if not known and spec.concurrency is None and not spec.paused:
+            return  # a gate that never closes is not worth asking on each send
+        gate = scopes.standing_gate("queue", spec.name)
+        gate.concurrency, gate.paused = spec.concurrency, spec.paused
+        if not known:
+            self._agenda.regate()
+        self._agenda.stir(gate)
+
+    def queue_gate(self, name: str) -> SharedGate | None:
+        """The gate of a queue, if it has one."""
+        return self._agenda.scopes.gates.get(("queue", name))
+
+
+def _most_places(spec: AccountSpec) -> int:
+    return max([limit.maximum for limit in spec.limits] + ([1] if spec.interval_ms else []), default=0)
+
+
+def _quotas(spec: AccountSpec) -> list[Quota]:
+    quota = spec.quota
+    if quota is None:
+        return []
+    made = []
+    if quota.day is not None:
+        made.append(Quota(quota.day, "day", quota.zone))
+    if quota.month is not None:
+        made.append(Quota(quota.month, "month", quota.zone))
+    return made
+
+
+def rule_scope(rule: Rule) -> dict[str, object]:
+    """The scope of a wide limit as JSON."""
+    parts = {name: getattr(rule, name) for name in ("tenant", "queue", "channel", "recipient", "group")}
+    named: dict[str, object] = {name: value for name, value in parts.items() if value}
+    return named or {"global": True}
+
+
+__all__ = ["EACH", "Gates", "channel_of", "rule_scope"]

@@ -1,0 +1,304 @@
+"""What people and programs do with messages: send, look, wait, change."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from paceline.engine.core import Core
+from paceline.engine.intake import Prepared
+from paceline.engine.keys import Caller
+from paceline.engine.outlook import reason_view
+from paceline.engine.queries import parse_query
+from paceline.engine.views import attempt_view, message_view, time_or_none, trace_view
+from paceline.model import checks, ids
+from paceline.model.errors import ConflictError, InvalidError, NotFoundError, Problem
+from paceline.model.messages import Added, FlowKey
+from paceline.model.states import ENDED, State
+from paceline.stores.base import Filter, StoredMessage
+
+MAX_BATCH = 10_000
+CHUNK = 1000
+_FINAL = ENDED | {State.UNCERTAIN}
+
+
+class Receipt(msgspec.Struct, frozen=True):
+    """The answer to a sender, given after the message is on disk."""
+
+    id: str
+    state: str
+    duplicate: bool = False
+
+
+class Messages:
+    """The verbs of messages."""
+
+    def __init__(self, core: Core) -> None:
+        """`core` holds the parts of the engine."""
+        self._core = core
+        self._waiters: dict[int, list[asyncio.Future[None]]] = {}
+        core.bus.tap(self._heard)
+
+    # -- sending
+
+    async def submit(self, caller: Caller, body: Mapping[str, Any]) -> Receipt:
+        """Take one message in; it is on disk when this returns.
+
+        Raises:
+            InvalidError: the body is wrong; every problem is named.
+            ConflictError: the idempotency key was used with another body.
+        """
+        core = self._core
+        prepared = core.intake.prepare(body, self._tenant(caller, body), core.clock.now())
+        added = (await self._add([prepared]))[0]
+        row = prepared.row
+        if added.duplicate:
+            self._must_match(row.fingerprint, added)
+            known = await core.store.get([added.id])
+            return Receipt(
+                ids.to_text(added.id), State(known[0].state).label if known else "completed", duplicate=True
+            )
+        return Receipt(ids.to_text(row.id), State(row.state).label)
+
+    async def submit_batch(
+        self, caller: Caller, bodies: Sequence[Any], defaults: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Take up to 10,000 messages in. Bad ones are reported by index and hold nothing back.
+
+        Raises:
+            InvalidError: the batch as a whole is wrong (empty, too many, defaults that are no object).
+        """
+        if not 1 <= len(bodies) <= MAX_BATCH:
+            raise InvalidError(
+                [Problem("/messages", f"must hold 1 to {MAX_BATCH:,} messages, not {len(bodies):,}")]
+            )
+        if defaults is not None and not isinstance(defaults, Mapping):
+            raise InvalidError([Problem("/defaults", "must be an object")])
+        core = self._core
+        batch = core.ids.next(core.clock.now())
+        accepted: list[dict[str, Any]] = []
+        rejected: list[dict[str, Any]] = []
+        for start in range(0, len(bodies), CHUNK):
+            prepared: list[tuple[int, Prepared]] = []
+            for index, body in enumerate(bodies[start : start + CHUNK], start):
+                try:
+                    prepared.append((index, self._prepare(caller, body, defaults, batch)))
+                except InvalidError as error:
+                    rejected.append({"index": index, "errors": problems_view(error)})
+            await self._add_chunk(prepared, accepted, rejected)
+        return {"batch": ids.to_text(batch), "accepted": accepted, "rejected": rejected}
+
+    def _prepare(self, caller: Caller, body: Any, defaults: Mapping[str, Any] | None, batch: int) -> Prepared:
+        if isinstance(body, list) and body and isinstance(body[0], Problem):
+            raise InvalidError(body)
+        if not isinstance(body, dict):
+            raise InvalidError([Problem("", "must be an object")])
+        if defaults:
+            body = {**defaults, **body}
+        core = self._core
+        return core.intake.prepare(body, self._tenant(caller, body), core.clock.now(), batch)
+
+    async def _add_chunk(
+        self,
+        prepared: list[tuple[int, Prepared]],
+        accepted: list[dict[str, Any]],
+        rejected: list[dict[str, Any]],
+    ) -> None:
+        if not prepared:
+            return
+        answers = await self._add([each for _, each in prepared])
+        for (index, each), added in zip(prepared, answers, strict=True):
+            try:
+                if added.duplicate:
+                    self._must_match(each.row.fingerprint, added)
+            except ConflictError as error:
+                rejected.append(
+                    {"index": index, "errors": [{"field": "/idempotency_key", "problem": str(error)}]}
+                )
+                continue
+            item: dict[str, Any] = {"index": index, "id": ids.to_text(added.id)}
+            if added.duplicate:
+                item["duplicate"] = True
+            accepted.append(item)
+
+    async def _add(self, prepared: Sequence[Prepared]) -> list[Added]:
+        core = self._core
+        flows = {p.row.flow: p.flow for p in prepared if p.row.flow not in core.gates.keys}
+        rows = [p.row for p in prepared]
+        answers = await core.store.add(rows, list(flows.values()), core.clock.now())
+        core.gates.keys.update(flows)
+        for each, added in zip(prepared, answers, strict=True):
+            if not added.duplicate:
+                core.arrived(each.row, each.flow)
+        return answers
+
+    def _must_match(self, fingerprint: str | None, added: Added) -> None:
+        if added.fingerprint != fingerprint:
+            raise ConflictError(
+                f"this idempotency key was used for message {ids.to_text(added.id)} with another body; "
+                "use a new key for a new message"
+            )
+
+    def _tenant(self, caller: Caller, body: Mapping[str, Any]) -> str:
+        wanted = body.get("tenant")
+        if wanted is None:
+            return caller.own
+        try:
+            tenant = checks.check_name(wanted)
+        except ValueError as error:
+            raise InvalidError([Problem("/tenant", str(error))]) from None
+        if not caller.sees(tenant):
+            raise InvalidError(
+                [Problem("/tenant", "this key belongs to another tenant; leave the field out")]
+            )
+        return tenant
+
+    # -- looking
+
+    async def get(self, caller: Caller, id_: str) -> dict[str, Any]:
+        """One message in full.
+
+        Raises:
+            NotFoundError: there is none, or it is another tenant's.
+        """
+        return await self._whole(await self._row(caller, id_))
+
+    async def _whole(self, row: StoredMessage) -> dict[str, Any]:
+        core = self._core
+        eta, reasons = await core.outlook.of(row, core.flow_key(row))
+        view = message_view(row, core.progress.get(row.id))
+        view["eta"] = time_or_none(eta)
+        view["why"] = [reason_view(reason) for reason in reasons]
+        view["history"] = [attempt_view(each) for each in await core.store.attempts([row.id])]
+        return view
+
+    async def _row(self, caller: Caller, id_: str) -> StoredMessage:
+        number = ids.from_text(id_)
+        rows = await self._core.store.get([number]) if number is not None else []
+        if not rows or not caller.sees(rows[0].tenant):
+            raise NotFoundError(f"there is no message '{id_[:40]}'")
+        return rows[0]
+
+    def outlook(self, id_: str) -> tuple[str | None, list[dict[str, Any]]]:
+        """Moment and reasons for a message that was just taken in, without asking the store."""
+        recent = self._core.recent.pop(id_, None)
+        if recent is None:
+            return None, []
+        row, key = recent
+        index = max(0, self._core.dispatcher.pending[row.flow] - 1)
+        eta, reasons = self._core.outlook.forecast(row.flow, key, State(row.state), row.due_at, index)
+        return time_or_none(eta), [reason_view(reason) for reason in reasons]
+
+    async def why(self, caller: Caller, id_: str) -> dict[str, Any]:
+        """Why a message waits, and when it goes."""
+        row = await self._row(caller, id_)
+        eta, reasons = await self._core.outlook.of(row, self._core.flow_key(row))
+        return {
+            "id": id_,
+            "state": State(row.state).label,
+            "eta": time_or_none(eta),
+            "reasons": [reason_view(reason) for reason in reasons],
+        }
+
+    async def trace(self, caller: Caller, id_: str) -> dict[str, Any]:
+        """Where a message's time went."""
+        row = await self._row(caller, id_)
+        callback = None
+        if row.callback_url:
+            found = await self._core.store.find(
+                Filter(source=(f"callback:{id_}",), tenant=(row.tenant,)), None, 1
+            )
+            callback = found[0] if found else None
+        return trace_view(row, await self._core.store.attempts([row.id]), callback)
+
+    async def batch(self, caller: Caller, id_: str) -> dict[str, Any]:
+        """How far a batch is: counts by state, progress 0-100, and when the last one goes."""
+        number = ids.from_text(id_)
+        wanted = Filter(
+            batch=(number,) if number is not None else (-1,), tenant=(caller.tenant,) if caller.tenant else ()
+        )
+        counts = await self._core.store.count(wanted)
+        total = sum(counts.values())
+        if not total:
+            raise NotFoundError(f"there is no batch '{id_[:40]}'")
+        ended = sum(n for state, n in counts.items() if State(state) in _FINAL)
+        waiting = msgspec.structs.replace(wanted, state=(State.PENDING, State.SCHEDULED, State.RETRYING))
+        last = await self._core.store.find(waiting, None, 1)
+        eta = (await self._core.outlook.of(last[0], self._core.flow_key(last[0])))[0] if last else None
+        return {
+            "id": id_,
+            "total": total,
+            "counts": {state.label: counts.get(state, 0) for state in State},
+            "progress": round(100 * ended / total, 1),
+            "eta": time_or_none(eta),
+        }
+
+    async def find(
+        self, caller: Caller, query: Mapping[str, Sequence[str]], cursor: str | None, limit: int
+    ) -> dict[str, Any]:
+        """A page of messages, newest first.
+
+        Raises:
+            InvalidError: an unknown filter, or a cursor that is not one of ours.
+        """
+        before = None
+        if cursor is not None:
+            before = ids.from_text(cursor)
+            if before is None:
+                raise InvalidError([Problem("/cursor", "is not a cursor of this list")])
+        rows = await self._core.store.find(parse_query(query, caller, self._core.directory.accounts), before, limit + 1)
+        more = len(rows) > limit
+        rows = rows[:limit]
+        items = [message_view(row, self._core.progress.get(row.id)) for row in rows]
+        return {"items": items, "next": ids.to_text(rows[-1].id) if more else None}
+
+    async def export(
+        self, caller: Caller, query: Mapping[str, Sequence[str]]
+    ) -> AsyncIterator[list[dict[str, Any]]]:
+        """All matching messages, a page at a time."""
+        async for page in self._core.store.export(parse_query(query, caller, self._core.directory.accounts)):
+            yield [message_view(row) for row in page]
+
+    # -- waiting for the end
+
+    async def wait(self, id_: str, seconds: float) -> dict[str, Any] | None:
+        """The whole message once it has ended (or its outcome turned out uncertain); None when time is up."""
+        number = ids.from_text(id_)
+        if number is None:
+            return None
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.setdefault(number, []).append(future)
+        try:
+            rows = await self._core.store.get([number])
+            if rows and State(rows[0].state) not in _FINAL:
+                async with asyncio.timeout(seconds):
+                    await future
+                rows = await self._core.store.get([number])
+            return await self._whole(rows[0]) if rows else None
+        except TimeoutError:
+            return None
+        finally:
+            waiting = self._waiters.get(number, [])
+            waiting.remove(future)
+            if not waiting:
+                self._waiters.pop(number, None)
+
+    def _heard(self, event: Any) -> None:
+        if not self._waiters or event.type not in ("message-sent", "message-failed"):
+            return
+        source = event.source
+        number = ids.from_text(source["id"]) if isinstance(source, dict) else int(source.message.id)
+        if number is None:
+            return
+        for future in self._waiters.get(number, ()):
+            if not future.done():
+                future.set_result(None)
+
+
+def problems_view(error: InvalidError) -> list[dict[str, str]]:
+    """Problems as JSON."""
+    return [{"field": each.field, "problem": each.problem} for each in error.problems]
+
+
+__all__ = ["FlowKey", "Messages", "Receipt", "problems_view"]

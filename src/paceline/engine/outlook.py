@@ -1,0 +1,122 @@
+"""Why a message waits and when it will go: asked of the same gates and turns that decide."""
+
+from typing import Any
+
+from paceline.clock import Clock
+from paceline.engine.figures import Figures
+from paceline.model.checks import print_time
+from paceline.model.messages import NOBODY, FlowKey
+from paceline.model.states import State
+from paceline.pacing import forecast
+from paceline.pacing.agenda import Agenda
+from paceline.pacing.flows import Flow
+from paceline.pacing.forecast import Place, Reason
+from paceline.pacing.lane import Lane
+from paceline.stores.base import Store, StoredMessage
+
+
+class Outlook:
+    """Answers for waiting messages."""
+
+    def __init__(self, store: Store, agenda: Agenda, clock: Clock, figures: Figures) -> None:
+        """`figures` tell how long a send takes."""
+        self._store, self._agenda, self._clock, self._figures = store, agenda, clock, figures
+        self.pending: dict[int, int] = {}
+        self.running = True
+
+    async def of(self, row: StoredMessage, key: FlowKey) -> tuple[int | None, list[Reason]]:
+        """The moment it goes (None when nobody can tell) and the chain of reasons."""
+        state = State(row.state)
+        if state is State.PROCESSING:
+            return row.started_at or self._clock.now(), []
+        if state not in (State.PENDING, State.SCHEDULED, State.RETRYING):
+            return None, []
+        index = await self._store.ahead(row.flow, row.turn, row.id) if state is State.PENDING else 0
+        return self.forecast(row.flow, key, state, row.due_at, index)
+
+    def forecast(
+        self, number: int, key: FlowKey, state: State, due_at: int, index: int
+    ) -> tuple[int | None, list[Reason]]:
+        """The same, when `index` pending messages of its flow are known to stand before it."""
+        now = self._clock.now()
+        reasons: list[Reason] = []
+        if not self.running:
+            reasons.append(Reason("stopped", "the scheduler is stopped; start it with POST /scheduler/start"))
+        if state is State.SCHEDULED:
+            reasons.append(Reason("scheduled", "it is scheduled for later", due_at))
+        elif state is State.RETRYING:
+            reasons.append(Reason("retry", "it waits before its next attempt", due_at))
+        lane = self._agenda.lanes.get(key.lane)
+        if lane is None:
+            return None, [*reasons, Reason("no-account", f"no account of {key.lane} is there to send it")]
+        flow = lane.flows.get(number) or Flow(
+            number, key, *self._agenda.scopes.of_flow(key), self._agenda.prefetch
+        )
+        place = Place(index, self._waiting(lane, flow))
+        flows = {**forecast.rivals(lane, flow), number: flow}
+        ahead = forecast.ahead_of(flow, place, flows)
+        reasons += self._gates(lane, flow, now)
+        if state is State.PENDING and ahead:
+            reasons.append(_line(ahead, index))
+        return self._eta(
+            lane, flow, ahead, now, due_at if state is not State.PENDING else now, reasons
+        ), reasons
+
+    def _waiting(self, lane: Lane, flow: Flow) -> dict[int, int]:
+        return {n: self.pending.get(n, len(f.ready)) for n, f in forecast.rivals(lane, flow).items()}
+
+    def _gates(self, lane: Lane, flow: Flow, now: int) -> list[Reason]:
+        reasons: list[Reason] = []
+        for gate in flow.gates:
+            reasons += forecast.gate_reasons(gate, now)
+        accounts = forecast.senders(lane, flow)
+        if not accounts:
+            name = flow.key.account.partition("/")[2]
+            text = (
+                f"account {name} is gone; move the message or put the account back"
+                if name
+                else "the pool is empty"
+            )
+            return [*reasons, Reason("no-account", text)]
+        if flow.key.account != NOBODY or len(accounts) == 1:
+            return reasons + forecast.gate_reasons(accounts[0], now)
+        closed = [each for each in accounts if each.opens(now) > now]
+        if len(closed) == len(accounts):
+            first = min(accounts, key=lambda each: each.opens(now))
+            reasons += forecast.gate_reasons(first, now)
+        return reasons
+
+    def _eta(
+        self, lane: Lane, flow: Flow, ahead: int, now: int, not_before: int, reasons: list[Reason]
+    ) -> int | None:
+        if any(r.until is None and r.kind in ("paused", "stopped", "no-account") for r in reasons):
+            return None
+        duration = (
+            self._figures.queues[flow.key.queue].sends if flow.key.queue in self._figures.queues else None
+        )
+        typical = round(duration.sum / duration.total) if duration and duration.total else 0
+        moment = forecast.moment_of(forecast.senders(lane, flow), ahead, now, typical)
+        if moment is None:
+            return None
+        for gate in flow.gates:
+            wide = forecast.moment_of_gate(gate, ahead, now, typical)
+            moment = max(moment, wide)
+        return max(moment, not_before)
+
+
+def _line(ahead: int, index: int) -> Reason:
+    others = ahead - index
+    parts = [f"{index} ahead in this flow"] if index else []
+    if others > 0:
+        parts.append(f"{others} of other flows go first")
+    return Reason("line", ", ".join(parts), None, ahead)
+
+
+def reason_view(reason: Reason) -> dict[str, Any]:
+    """A reason as JSON."""
+    return {
+        "kind": reason.kind,
+        "text": reason.text + (f" until {print_time(reason.until)}" if reason.until is not None else ""),
+        "until": print_time(reason.until) if reason.until is not None else None,
+        "ahead": reason.ahead,
+    }

@@ -1,0 +1,114 @@
+"""The engine as others see it: its verbs by noun, its start and its stop."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from paceline.channels.base import Channel
+from paceline.clock import Clock
+from paceline.engine import documents
+from paceline.engine.accounts import Accounts
+from paceline.engine.actions import Actions
+from paceline.engine.core import Core, Options
+from paceline.engine.doctor import examine
+from paceline.engine.keys import Keys
+from paceline.engine.limits import Limits
+from paceline.engine.messages import Messages
+from paceline.engine.queues import Queues
+from paceline.engine.recovery import clock_shift, restore_gates, settle_open
+from paceline.engine.secrets import Vault
+from paceline.engine.template_verbs import Templates
+from paceline.engine.threads import ThreadPool
+from paceline.engine.watch import Watch
+from paceline.stores.base import Store
+
+log = structlog.get_logger("paceline")
+
+
+class Service:
+    """One running engine on one store."""
+
+    def __init__(
+        self,
+        store: Store,
+        channels: Mapping[str, Channel],
+        clock: Clock,
+        vault: Vault,
+        chance: Callable[[], float],
+        check_url: Callable[[str], str | None],
+        options: Options,
+        threads: ThreadPool,
+        facts: Mapping[str, Any],
+        at_close: Callable[[], Awaitable[None]],
+    ) -> None:
+        """`facts` are settings that `doctor` shows; `at_close` ends what the channels share."""
+        self.core = Core(store, channels, clock, vault, chance, check_url, options)
+        self.core.threads = threads
+        self.keys = Keys(store, clock)
+        self.messages = Messages(self.core)
+        self.actions = Actions(self.core)
+        self.accounts = Accounts(self.core, self.messages)
+        self.queues = Queues(self.core, self.actions)
+        self.limits = Limits(self.core)
+        self.templates = Templates(self.core)
+        self.watch = Watch(self.core)
+        self._threads = threads
+        self._facts = dict(facts)
+        self._at_close = at_close
+        self._open = False
+
+    @property
+    def ready(self) -> bool:
+        """Messages are accepted and sent."""
+        return self._open and not self.core.dispatcher.away
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """Whether it is ready, and if not, why."""
+        reasons = []
+        if not self._open:
+            reasons.append("starting or stopping")
+        if self.core.dispatcher.away:
+            reasons.append("the store cannot write")
+        return {"ready": self.ready, "reasons": reasons}
+
+    async def start(self, key_file: Path | None) -> bool:
+        """Open the store, recover, begin to send; whether a first admin key was written to `key_file`.
+
+        Raises:
+            OccupiedError, SchemaError: the store belongs to another process, or is not ours.
+        """
+        core = self.core
+        await core.store.open(core.clock.now())
+        core.ids.start_behind(await core.store.greatest_id())
+        await documents.load(core)
+        await self.accounts.load()
+        await self.keys.load()
+        core.gates.shift = await clock_shift(core.store, core.clock)
+        await settle_open(core.store, core.directory, core.clock)
+        await restore_gates(core.store, core.agenda, core.directory, core.gates, core.clock)
+        for flow in await core.store.flows():
+            core.dispatcher.pending[flow.number] = flow.pending
+        first = key_file is not None and await self.keys.first(key_file)
+        core.upkeep.start()
+        core.dispatcher.start()
+        self._open = True
+        return first
+
+    async def close(self, grace: float) -> None:
+        """Take nothing more, let calls in flight end within `grace` seconds, settle, close the store."""
+        self._open = False
+        await self.core.dispatcher.stop(grace)
+        await self.core.upkeep.stop()
+        for channel in self.core.directory.channels.values():
+            await channel.close()
+        await self._at_close()
+        self._threads.close()
+        await self.core.store.close()
+
+    async def doctor(self) -> list[dict[str, Any]]:
+        """What is wrong or soon will be, with advice."""
+        found: list[dict[str, Any]] = await examine(self.core, self._facts)
+        return found

@@ -1,0 +1,142 @@
+"""What has its own time: messages that become due or expire, and the cleaning of what has ended."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from paceline.clock import Clock
+from paceline.engine.alarm import Alarm
+from paceline.engine.directory import Directory
+from paceline.engine.dispatcher import Dispatcher
+from paceline.model.errors import PacelineError
+from paceline.model.messages import FlowKey
+from paceline.model.states import State
+from paceline.stores.base import Filter, Store, StoredMessage
+
+Work = Callable[[], Awaitable[int | None]]
+
+SLICE = 1000
+"""Rows changed in one transaction: small enough that sending never waits for upkeep."""
+CLEAN_EVERY_MS = 600_000
+AWAY_MS = 1000
+
+log = structlog.get_logger("paceline.upkeep")
+
+
+class Upkeep:
+    """Three alarms: the next due moment, the next expiry, the next cleaning."""
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        directory: Directory,
+        dispatcher: Dispatcher,
+        keys: dict[int, FlowKey],
+        expired: Callable[[list[StoredMessage]], None],
+        trace_ms: int,
+    ) -> None:
+        """`keys` are the flows by number; `expired` is told which messages ended unsent."""
+        self._store, self._clock, self._directory, self._dispatcher = store, clock, directory, dispatcher
+        self._keys = keys
+        self._expired = expired
+        self._trace_ms = trace_ms
+        self._alarms: dict[Work, Alarm] = {
+            self._promote: Alarm(clock, lambda: self._begin(self._promote)),
+            self._expire: Alarm(clock, lambda: self._begin(self._expire)),
+            self._clean: Alarm(clock, lambda: self._begin(self._clean)),
+        }
+        self._busy: dict[Work, asyncio.Task[None]] = {}
+        self._again: set[Work] = set()
+
+    def start(self) -> None:
+        """Look once at everything; from then on the alarms ring when there is something to do."""
+        self._begin(self._promote)
+        self._begin(self._expire)
+        self._alarms[self._clean].set(self._clock.now() + 30_000)
+
+    async def stop(self) -> None:
+        """Ring no more, and let what is being written be written."""
+        for alarm in self._alarms.values():
+            alarm.cancel()
+        if self._busy:
+            await asyncio.wait(set(self._busy.values()))
+        for alarm in self._alarms.values():
+            alarm.cancel()
+
+    def due_at(self, moment: int) -> None:
+        """A message becomes due then."""
+        self._alarms[self._promote].earlier(moment)
+
+    def expires_at(self, moment: int) -> None:
+        """A waiting message expires then."""
+        self._alarms[self._expire].earlier(moment)
+
+    def _begin(self, work: Work) -> None:
+        if work in self._busy:
+            self._again.add(work)
+            return
+        task = asyncio.get_running_loop().create_task(self._guarded(work))
+        self._busy[work] = task
+
+    async def _guarded(self, work: Work) -> None:
+        try:
+            next_moment = await work()
+            if next_moment is not None:
+                self._alarms[work].earlier(next_moment)
+        except PacelineError as error:
+            log.warning("upkeep will try again", work=getattr(work, "__name__", ""), reason=str(error))
+            self._alarms[work].earlier(self._clock.now() + AWAY_MS)
+        finally:
+            self._busy.pop(work, None)
+        if work in self._again:
+            self._again.discard(work)
+            self._alarms[work].earlier(self._clock.now())
+
+    async def _promote(self) -> int | None:
+        while True:
+            promoted = await self._store.promote(self._clock.now(), SLICE)
+            for number, entry in promoted.entries:
+                key = self._keys.get(number)
+                if key is None:
+                    self._keys.update(await self._store.flow_keys())
+                    key = self._keys[number]
+                self._dispatcher.arrived(number, key, entry)
+            if len(promoted.entries) < SLICE:
+                return promoted.next_due
+
+    async def _expire(self) -> int | None:
+        while True:
+            expired = await self._store.expire(self._clock.now(), SLICE)
+            if expired.ids:
+                self._expired(await self._store.get(expired.ids))
+            if len(expired.ids) < SLICE:
+                return expired.next_expiry
+
+    async def _clean(self) -> int | None:
+        now = self._clock.now()
+        for name in list(self._directory.queues):
+            kept = self._directory.queue(name).retention
+            done = Filter(queue=(name,), state=(State.COMPLETED,))
+            other = Filter(queue=(name,), state=(State.FAILED, State.CANCELLED, State.EXPIRED))
+            if kept.completed_ms is not None:
+                await self._slices(done, now - kept.completed_ms, None)
+            if kept.completed_count is not None:
+                await self._slices(done, None, kept.completed_count)
+            if kept.failed_ms is not None:
+                await self._slices(other, now - kept.failed_ms, None)
+        # Windows are rebuilt from the journal, so it is kept at least as long as the longest of them.
+        while await self._store.clean_journal(now - self._journal_ms(), SLICE) == SLICE:
+            continue
+        return self._clock.now() + CLEAN_EVERY_MS
+
+    async def _slices(self, wanted: Filter, before: int | None, keep: int | None) -> None:
+        while await self._store.clean(wanted, before, keep, SLICE) == SLICE:
+            continue
+
+    def _journal_ms(self) -> int:
+        spans = [limit.span_ms for spec in self._directory.accounts.values() for limit in spec.limits]
+        spans += [rule.limit.span_ms for rule in self._directory.rules.values()]
+        monthly = any(spec.quota for spec in self._directory.accounts.values())
+        return max(self._trace_ms, 2 * max(spans, default=0), 32 * 86_400_000 if monthly else 0)

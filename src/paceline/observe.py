@@ -1,0 +1,50 @@
+"""Logs: structured, one line each, without secrets and without what messages say."""
+
+import logging
+import sys
+from collections.abc import MutableMapping
+from typing import Any
+
+import structlog
+
+SENSITIVE = ("token", "password", "secret", "authorization", "key", "content", "text", "payload", "html")
+"""Names whose values never reach a log."""
+_LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+
+
+def redact(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Blank out values under sensitive names."""
+    for name in event:
+        if name != "event" and any(part in name.lower() for part in SENSITIVE):
+            event[name] = "[redacted]"
+    return event
+
+
+def one_line(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Escape line breaks and terminal control characters that came in from outside."""
+    for name, value in event.items():
+        if isinstance(value, str) and name != "exception" and not value.isprintable():
+            event[name] = value.encode("unicode_escape").decode("ascii")
+    return event
+
+
+def configure_logging(level: str = "info", form: str = "auto") -> None:
+    """Log to standard error: text on a terminal, JSON lines elsewhere, unless `form` is ``text`` or ``json``."""
+    as_text = form == "text" or (form == "auto" and sys.stderr.isatty())
+    renderer: Any = structlog.dev.ConsoleRenderer(colors=as_text and sys.stderr.isatty())
+    if not as_text:
+        renderer = structlog.processors.JSONRenderer()
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            redact,
+            structlog.processors.format_exc_info,
+            one_line,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+    logging.basicConfig(level=max(30, _LEVELS[level]), format="%(levelname)s %(name)s %(message)s")
