@@ -1,0 +1,1 @@
+"""HTTP: the contract's calls over the engine's verbs, the event stream, the reference page."""

@@ -1,0 +1,1 @@
+"""The command line. `main` holds the tree of commands; each room of it is imported when it is used."""

@@ -1,0 +1,228 @@
+"""``paceline accounts``: the sending identities."""
+
+from typing import Annotated, Any, Final
+
+from cyclopts import App, Parameter
+
+from paceline.cli.options import USUAL, Common
+from paceline.cli.server import part
+from paceline.cli.show import Column, local, note, put, put_fields, put_json, put_table, safe, until
+from paceline.cli.texts import pairs, parsed
+
+app = App(name="accounts", help="Set, list, pause, resume, test and probe accounts.")
+
+_NEGATIVE: Final = Parameter(negative="")
+_COLUMNS: Final = (
+    Column("name", 10, least=10),
+    Column("state", 9, least=9),
+    Column("until", 7, least=8),
+    Column("waiting", 8, right=True, least=7),
+    Column("channel", 5),
+    Column("limits", 4),
+    Column("last leaves", 3),
+)
+
+
+@app.command(name="set", sort_key=0)
+def set_(
+    name: str,
+    /,
+    *,
+    channel: str,
+    setting: Annotated[list[str] | None, Parameter(name="--set", negative="")] = None,
+    limit: Annotated[list[str] | None, _NEGATIVE] = None,
+    interval: str | None = None,
+    jitter: float | None = None,
+    concurrency: int | None = None,
+    quota: str | None = None,
+    pool: str | None = None,
+    disabled: Annotated[bool, _NEGATIVE] = False,
+    common: Common = USUAL,
+) -> None:
+    """Make an account, or change it.
+
+    Examples:
+        paceline accounts set news --channel smtp --set host=mail.example.com --set from=news@example.com
+            --set username=news --set password=@password.txt --limit 20/min --limit 200/h
+
+    Args:
+        name: The account's name.
+        channel: How it sends: smtp, webhook, telegram-bot...
+        setting: A setting of the channel, as name=value; name=@FILE takes a file's text; name:=JSON.
+        limit: At most so many in any such time: 20/min, 200/h, 5/2s.
+        interval: Least time from one message to the next, for example 2s.
+        jitter: Random part of the interval, 0 to 1.
+        concurrency: Most messages under way at once.
+        quota: A quota as JSON, for example '{"day": 1000, "zone": "Asia/Shanghai"}'.
+        pool: Accounts of one pool can stand in for one another.
+        disabled: Keep it, and send nothing through it.
+    """
+    body: dict[str, Any] = {
+        "channel": channel, "settings": pairs("set", setting), "limits": limit, "interval": interval,
+        "jitter": jitter, "concurrency": concurrency, "pool": pool,
+        "quota": None if quota is None else parsed("quota", quota), "enabled": False if disabled else None,
+    }  # fmt: skip
+    body = {key: value for key, value in body.items() if value is not None}
+    with common.open() as server:
+        answer = server.call("PUT", f"/accounts/{part(name)}", body)
+    if common.json:
+        put_json(answer)
+        return
+    put(f"{safe(name)}  {safe(answer.get('state', 'set'))}")
+    note(f"Try it with: paceline accounts test {safe(name)} --to RECIPIENT")
+
+
+@app.command(name="list", sort_key=1)
+def list_(*, limit: int = 1000, common: Common = USUAL) -> None:
+    """List the accounts with their live state.
+
+    Args:
+        limit: At most so many.
+    """
+    with common.open() as server:
+        found = list(server.pages("/accounts", {}, limit))
+    if common.json:
+        put_json(found)
+    elif not found:
+        note("There is no account yet. Make one with: paceline accounts set NAME --channel CHANNEL")
+    else:
+        put_table(_COLUMNS, (row(one) for one in found))
+
+
+@app.command(sort_key=2)
+def show(name: str, /, *, common: Common = USUAL) -> None:
+    """Show one account: limits and how much of each is used, waits, quota.
+
+    Args:
+        name: The account's name.
+    """
+    with common.open() as server:
+        one = server.get(f"/accounts/{part(name)}")
+    if common.json:
+        put_json(one)
+        return
+    special = {"until", "eta_last", "limits", "usage", "interval", "reasons", "settings"}
+    put_fields(
+        [
+            *((key, value) for key, value in one.items() if key not in special),
+            ("until", _moment(one.get("until"))),
+            ("last leaves", _moment(one.get("eta_last"))),
+            ("reasons", _listed(one.get("reasons"))),
+            ("limits", limits_text(one)),
+            *((f"settings.{key}", value) for key, value in (one.get("settings") or {}).items()),
+        ]
+    )
+
+
+@app.command(sort_key=3)
+def pause(name: str, /, *, common: Common = USUAL) -> None:
+    """Send nothing through an account until it is resumed.
+
+    Args:
+        name: The account's name.
+    """
+    _do(name, "pause", common)
+
+
+@app.command(sort_key=4)
+def resume(name: str, /, *, common: Common = USUAL) -> None:
+    """Go on after a pause.
+
+    Args:
+        name: The account's name.
+    """
+    _do(name, "resume", common)
+
+
+@app.command(sort_key=5)
+def probe(name: str, /, *, common: Common = USUAL) -> int:
+    """Find out now whether the account works, without sending.
+
+    Args:
+        name: The account's name.
+    """
+    with common.open() as server:
+        one = server.post(f"/accounts/{part(name)}/probe")
+    error = one.get("error") or {}
+    if common.json:
+        put_json(one)
+    else:
+        word = {True: "works", False: "does not work"}.get(one.get("ok"), "cannot be probed")
+        put(f"{safe(name)}  {word}")
+        note(safe(one.get("detail") or f"{error.get('code')}: {error.get('text')}"))
+    return 1 if one.get("ok") is False else 0
+
+
+@app.command(name="test", sort_key=6)
+def send_test(
+    name: str,
+    /,
+    *,
+    to: str | None = None,
+    text: str = "A test message from Paceline.",
+    common: Common = USUAL,
+) -> int:
+    """Send one message now, under the account's limits.
+
+    Args:
+        name: The account's name.
+        to: The recipient.
+        text: What it says.
+    """
+    body = {"text": text} if to is None else {"to": to, "text": text}
+    with common.open() as server:
+        one = server.post(f"/accounts/{part(name)}/test", body)
+    state = str(one.get("state"))
+    if common.json:
+        put_json(one)
+    else:
+        put(f"{safe(one.get('id'))}  {safe(state)}")
+        if one.get("error"):
+            note(f"{safe(one['error'].get('code'))}: {safe(one['error'].get('text'))}")
+        elif state != "completed":
+            note(f"Why it waits: paceline messages why {safe(one.get('id'))}")
+    return 1 if state in {"failed", "uncertain", "expired"} else 0
+
+
+def row(one: dict[str, Any]) -> tuple[object, ...]:
+    """One account as the cells of the table."""
+    return (
+        one.get("name"),
+        one.get("state"),
+        until(one["until"]) if one.get("until") else "",
+        one.get("waiting"),
+        one.get("channel"),
+        limits_text(one),
+        until(one["eta_last"]) if one.get("eta_last") else "",
+    )
+
+
+def limits_text(one: dict[str, Any]) -> str:
+    """The limits of an account with what is used of each: ``18 of 20/min, 18 of 200/h``."""
+    used = [f"{safe(limit['used'])} of {safe(limit['limit'])}" for limit in one.get("usage") or ()]
+    if not used:
+        used = [safe(limit) for limit in one.get("limits") or ()]
+    if one.get("interval"):
+        used.append(f"one every {safe(one['interval'])}")
+    return ", ".join(dict.fromkeys(used))
+
+
+def _do(name: str, action: str, common: Common) -> None:
+    with common.open() as server:
+        one = server.post(f"/accounts/{part(name)}/{action}")
+    if common.json:
+        put_json(one)
+        return
+    put(f"{safe(name)}  {safe(one.get('state'))}")
+    for reason in one.get("reasons") or ():
+        note(f"- {safe(reason['text'])}")
+
+
+def _listed(reasons: object) -> str:
+    if not isinstance(reasons, list):
+        return safe(reasons)
+    return "; ".join(safe(one.get("text") if isinstance(one, dict) else one) for one in reasons)
+
+
+def _moment(text: object) -> str:
+    return f"{local(text)} ({until(text)})" if text else ""

@@ -1,0 +1,95 @@
+"""``paceline up``: the server."""
+
+import os
+import socket
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from paceline.model.errors import InvalidError, PacelineError, Problem
+
+
+def up(
+    *,
+    host: str | None = None,
+    port: int | None = None,
+    data: Path | None = None,
+    store: str | None = None,
+    config: Path | None = None,
+    setting: Annotated[list[str] | None, Parameter(name="--set", negative="", consume_multiple=False)] = None,
+) -> int:
+    """Start the server. It runs until Ctrl-C, lets calls in flight finish, and loses nothing.
+
+    On first start it makes an admin key and prints the path of its file. Every setting can also be given as
+    environment PACELINE_NAME or in paceline.toml.
+
+    Args:
+        host: Address to listen on. Default: 127.0.0.1, this machine only.
+        port: Port to listen on. Default: 8080.
+        data: Folder of the store and the keys. Default: data.
+        store: URL of another store than the SQLite file in the data folder.
+        config: Read this file instead of ./paceline.toml.
+        setting: Any other setting, as name=value. May be given again.
+    """
+    from paceline.config import load
+
+    arguments: dict[str, Any] = _pairs(setting or [])
+    arguments.update({"host": host, "port": port, "data": data, "store": store})
+    settings = load(arguments, os.environ, config)
+    _check_folder(settings.data, settings.origin("data"))
+    _check_port(settings.host, settings.port, settings.origin("port"))
+
+    from paceline import wiring
+
+    return int(wiring.serve(settings, {}) or 0)
+
+
+def _pairs(given: list[str]) -> dict[str, Any]:
+    pairs: dict[str, Any] = {}
+    for one in given:
+        name, equals, value = one.partition("=")
+        if not equals or not name:
+            raise InvalidError([Problem("/set", f"{one!r} must be name=value, for example log_level=debug")])
+        pairs[name.strip()] = value
+    return pairs
+
+
+def _check_folder(folder: Path, origin: str) -> None:
+    """Say at once, and plainly, when the data folder cannot be one."""
+    named = f"{origin}: {folder}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise InvalidError([Problem("/data", f"{named} is a file, and must be a folder")]) from None
+    except NotADirectoryError:
+        raise InvalidError([Problem("/data", f"{named} lies below a file, and must be a folder")]) from None
+    except OSError as error:
+        raise PacelineError(
+            f"the data folder {folder} cannot be made: {error.strerror}. Choose another one with --data"
+        ) from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PacelineError(
+            f"the data folder {folder} cannot be written to. Change its permissions, or choose another one"
+            " with --data"
+        )
+
+
+def _check_port(host: str, port: int, origin: str) -> None:
+    """Find out whether the address is free before anything is opened. (The server still binds for itself.)"""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError as error:
+        raise InvalidError([Problem("/host", f"{host!r} is no address of this machine: {error}")]) from error
+    family, kind, protocol, _, address = found[0]
+    with socket.socket(family, kind, protocol) as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind(address)
+        except PermissionError as error:
+            raise PacelineError(f"port {port} ({origin}) may not be used: {error.strerror}") from error
+        except OSError as error:
+            raise PacelineError(
+                f"{host}:{port} ({origin}) is not free: {error.strerror}. Choose another port with --port,"
+                " or stop what listens there"
+            ) from error
