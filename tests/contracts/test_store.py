@@ -97,7 +97,10 @@ async def test_a_key_twice_in_one_call_adds_the_first_only(store: Store) -> None
 async def test_a_key_belongs_to_its_tenant(store: Store) -> None:
     other = FlowKey("b/chat/main", "b", "", "chat", 5, "")
     rows = [message(idempotency_key="k"), message(other, idempotency_key="k")]
-    assert await store.add(rows, [FLOW, other], NOW) == [Added(row.id) for row in rows]
+    assert await store.add(rows[:1], [FLOW], NOW) == [Added(rows[0].id)]
+    assert await store.add(rows[1:], [other], NOW) == [Added(rows[1].id)]
+    both = [message(idempotency_key="l"), message(other, idempotency_key="l")]
+    assert await store.add(both, [], NOW) == [Added(row.id) for row in both]
 
 
 async def test_a_key_is_free_again_when_its_message_is_deleted(store: Store) -> None:
@@ -238,8 +241,10 @@ async def test_a_stale_settlement_changes_nothing(store: Store) -> None:
         await store.daily([0]),
         await store.attempts([row.id]),
     )
-    assert await store.settle([settlement(second), settlement(second)], [], [], [], NOW) == [row.id]
-    assert (await one(store, row.id)).state == State.COMPLETED
+    twice = [settlement(second), settlement(second, "retry", moved_to="elsewhere", result="1")]
+    assert await store.settle(twice, [], [], [], NOW) == [row.id]
+    found = await one(store, row.id)
+    assert (found.state, found.recipient, found.result) == (State.COMPLETED, row.recipient, None)
 
 
 async def test_a_settlement_keeps_the_result_and_the_new_recipient(store: Store) -> None:
@@ -301,13 +306,13 @@ async def test_settle_and_add_of_the_same_moment_share_a_commit(store: Store) ->
 
 async def test_due_messages_are_promoted_the_longest_due_first(store: Store) -> None:
     due = [
-        message(state=State.SCHEDULED, due_at=NOW + at, turn=at, group=f"g{at}") for at in (30, 10, 20, 40)
+        message(state=State.SCHEDULED, due_at=NOW + at, turn=at, group=f"g{at}") for at in (30, 20, 10, 40)
     ]
     await store.add([*due, message()], [FLOW], NOW)
     early = await store.promote(NOW + 9, 10)
     assert (early.entries, early.next_due) == ([], NOW + 10)
     first = await store.promote(NOW + 35, 2)
-    assert [entry.id for _, entry in first.entries] == [due[1].id, due[2].id]
+    assert [entry.id for _, entry in first.entries] == [due[2].id, due[1].id]
     assert first.next_due == NOW + 30
     flow, entry = first.entries[0]
     assert (flow, entry.turn, entry.expires_at, entry.recipient, entry.group) == (
@@ -522,7 +527,7 @@ async def test_occupancy_is_the_newest_of_each_account(store: Store) -> None:
         (given,) = await store.hand_over([mark(row, account)], NOW)
         await store.settle([settlement(given, finished=NOW + i)], [], [], [], NOW)
     lines = [
-        Occupancy(FLOW.number, "a/1" if i % 2 else "a/2", "ann@example.com", f"g{i}", NOW + i)
+        Occupancy(FLOW.number, "a/1" if i % 2 else "a/2", "ann@example.com", f"g{i}", NOW + i, spent=True)
         for i in range(6)
     ]
     cancelled = message()

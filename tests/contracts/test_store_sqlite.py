@@ -314,6 +314,18 @@ async def test_a_caller_that_gives_up_does_not_stop_the_others(tmp_path: Path) -
     await store.close()
 
 
+async def test_the_thread_gets_all_calls_of_a_step_together(tmp_path: Path) -> None:
+    store = await opened(tmp_path / "a.db")
+    before = (await store.health())["commits"]
+    calls = [asyncio.create_task(store.add([message()], [FLOW], NOW)) for _ in range(3)]
+    await asyncio.sleep(0)
+    # The thread has seen nothing yet, however long this step of the loop goes on.
+    assert (store._writer.waiting, store._writer._pending) == (3, [])
+    await asyncio.gather(*calls)
+    assert (await store.health())["commits"] == before + 1
+    await store.close()
+
+
 async def test_many_kinds_and_rounds_fit_one_commit(tmp_path: Path) -> None:
     store = await opened(tmp_path / "a.db")
     before = (await store.health())["commits"]

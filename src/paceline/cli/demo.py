@@ -1,7 +1,6 @@
 """``paceline demo``: a real server, real SMTP, real limits, and what happens told while it happens."""
 
 import csv
-import os
 import shutil
 import signal
 import sys
@@ -58,6 +57,9 @@ def demo(
         except KeyboardInterrupt:
             _goodbye(server, stage)
             return 0
+        finally:
+            if server is not None:
+                server.close()
 
 
 def _interrupt(*_: object) -> None:
@@ -193,7 +195,9 @@ def _command() -> str:
     if shutil.which("paceline"):
         return "paceline"
     beside = Path(sys.executable).with_name("paceline")
-    return os.path.relpath(beside) if beside.exists() else f"{sys.executable} -m paceline.cli.main"
+    if not beside.exists():
+        return f"{sys.executable} -m paceline.cli.main"
+    return str(beside.relative_to(Path.cwd())) if beside.is_relative_to(Path.cwd()) else str(beside)
 
 
 def _goodbye(server: Server | None, stage: Stage) -> None:
@@ -205,6 +209,8 @@ def _goodbye(server: Server | None, stage: Stage) -> None:
             pass
     put()
     put("Stopping: calls in flight may finish.")
+    if server is not None:
+        server.close()
     stage.stop()
     if waiting:
         put(f"{plural(waiting, 'message')} wait on disk. Run it again, and it goes on where it stopped.")

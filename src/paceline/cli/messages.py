@@ -1,5 +1,6 @@
 """``paceline messages``: list, show, explain, retry, cancel."""
 
+import re
 from typing import Annotated, Any, Final
 
 from cyclopts import App, Parameter
@@ -40,6 +41,8 @@ _COLUMNS: Final = (
     Column("subject", 3),
     Column("error", 7),
 )
+
+_MOMENT: Final = re.compile(r" until [0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+Z$")
 
 
 @app.command(name="list", sort_key=0)
@@ -134,9 +137,7 @@ def why_lines(answer: dict[str, Any]) -> list[str]:
         return [*lines, "It has ended: it waits for nothing."]
     room = width() or 10_000
     for number, reason in enumerate(answer.get("reasons") or (), 1):
-        text = f"{number}. {safe(reason.get('text') or reason.get('kind'))}"
-        if reason.get("ahead"):
-            text += f" ({plural(reason['ahead'], 'message')} ahead)"
+        text = f"{number}. {reason_words(reason)}"
         if reason.get("until"):
             text += f"; ends {until(reason['until'])}, at {local(reason['until'])}"
         pieces = wrapped(text, room - 3)
@@ -146,6 +147,16 @@ def why_lines(answer: dict[str, Any]) -> list[str]:
     elif state not in {"processing", "uncertain"}:
         lines.append("When it leaves cannot be told now.")
     return lines
+
+
+def reason_words(reason: dict[str, Any]) -> str:
+    """One reason in words, without the moment, which is told in local time beside it."""
+    text = safe(reason.get("text") or reason.get("kind"))
+    if reason.get("until"):
+        text = _MOMENT.sub("", text)
+    if reason.get("ahead") and str(reason["ahead"]) not in text:
+        text += f" ({plural(reason['ahead'], 'message')} ahead)"
+    return text
 
 
 @app.command(sort_key=3)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Final
 
+from paceline.cli.messages import reason_words
 from paceline.cli.server import Server, part
 from paceline.cli.show import STYLES, cut, local, moment, now, plural, safe, spell, styled, until, width
 
@@ -103,7 +104,7 @@ def why_words(scene: Scene) -> list[str]:
         return []
     lines = [f"The last one, {safe(scene.why['id'])}, waits because"]
     for reason in scene.why.get("reasons") or ():
-        text = f"- {safe(reason.get('text'))}"
+        text = f"- {reason_words(reason)}"
         if reason.get("until"):
             text += f" ({until(reason['until'])})"
         lines.append(text)

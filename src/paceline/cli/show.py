@@ -75,8 +75,7 @@ def _prose(text: str, stream: TextIO) -> None:
     room = width(stream) if stream.isatty() else None
     indent = " " * (len(text) - len(text.lstrip()))
     lines = [text] if room is None or cells(text) <= room else wrapped(text.lstrip(), room - len(indent))
-    for line in lines:
-        stream.write(f"{indent if line is not text else ''}{line}\n")
+    stream.writelines(f"{indent if line is not text else ''}{line}\n" for line in lines)
 
 
 def put_json(value: object) -> None:

@@ -3,7 +3,7 @@
 from paceline.cli.accounts import row
 from paceline.cli.options import USUAL, Common
 from paceline.cli.queues import COLUMNS, rows_of
-from paceline.cli.show import Column, note, plural, put, say, put_json, put_table, safe, styled
+from paceline.cli.show import Column, note, plural, put, put_json, put_table, safe, say, styled
 
 
 def status(*, common: Common = USUAL) -> int:

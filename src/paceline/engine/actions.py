@@ -289,7 +289,7 @@ class Actions:
         expect = draft.take("expect", lambda v: checks.check_integer(v, 0, 1 << 53))
         everything = draft.take("everything", checks.check_boolean)
         wanted_ids = draft.take("ids", _ids)
-        if ("filter" in draft.body) == ("ids" in draft.body):
+        if draft.is_object and ("filter" in draft.body) == ("ids" in draft.body):
             draft.problem("/filter", "give either a filter or a list of ids")
         wanted = self._read_filter(caller, draft, everything is True) if "filter" in draft.body else None
         plan = self._read_plan(caller, draft, action) if action is not UNSET else None

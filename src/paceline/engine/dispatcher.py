@@ -82,6 +82,10 @@ class Dispatcher:
     async def stop(self, grace: float) -> None:
         """Release nothing more and let calls under way end; cut off, after `grace` seconds, what is left."""
         self.running = False
+        self._alarm.cancel()
+        # What is being marked right now is still sent: only then is nothing left that could begin.
+        while self._handing:
+            await asyncio.wait(set(self._tasks), return_when=asyncio.FIRST_COMPLETED)
         await self.attempts.drain(grace)
         while self._tasks:
             await asyncio.wait(set(self._tasks))

@@ -143,7 +143,7 @@ def read_rule(owner: str, name: str, body: Any) -> Rule:
     draft = Draft(body, ("scope", "limit"))
     draft.take_name(name)
     limit = draft.need("limit", parse_limit)
-    scope = _read_scope(draft)
+    scope = _read_scope(draft) if draft.is_object else {}
     draft.check()
     return Rule(rule_name(owner, name), limit, **scope)
 
@@ -196,15 +196,15 @@ def template_document(template: Template, now: int) -> Document:
 class Draft:
     """A body being read: each field is taken once, and what is wrong with it is noted under its pointer."""
 
-    __slots__ = ("_is_object", "_under", "body", "problems")
+    __slots__ = ("_under", "body", "is_object", "problems")
 
     def __init__(self, body: Any, known: tuple[str, ...], under: str = "") -> None:
         """`under` is the pointer of the body itself; fields that are not `known` are problems."""
-        self._is_object = isinstance(body, Mapping)
-        self.body: Mapping[str, Any] = body if self._is_object else {}
+        self.is_object = isinstance(body, Mapping)
+        self.body: Mapping[str, Any] = body if self.is_object else {}
         self._under = under
         self.problems: list[Problem] = []
-        if not self._is_object:
+        if not self.is_object:
             self.problem("", "must be an object")
         for at, what in checks.unknown_fields(self.body, known):
             self.problem(at, what)
@@ -221,7 +221,7 @@ class Draft:
 
     def need(self, name: str, check: Callable[[Any], Any]) -> Any:
         """The checked value of a field that has to be there."""
-        if name not in self.body and self._is_object:
+        if name not in self.body and self.is_object:
             self.problem(checks.pointer(name), "is missing")
         return self.take(name, check)
 

@@ -100,8 +100,8 @@ class Gates:
     async def _restore_quotas(self, gate: Account, now: int) -> None:
         for quota in gate.quotas:
             first = period_bounds(now, quota.period, quota.zone)[0]
-            used = await self._store.occupancy(first, [(gate.id, quota.maximum)])
-            quota.restore(sum(1 for each in used if each.spent), now)
+            used = await self._store.occupancy(first, [(gate.id, 1 << 40)])
+            quota.restore(sum(each.spent for each in used), now)
 
     def _moment(self, each: Occupancy, now: int) -> int:
         # A journal time in the future means the wall clock was set back: it ended by now at the latest.

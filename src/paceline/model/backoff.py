@@ -42,9 +42,9 @@ def parse_backoff(value: object) -> Backoff:
         ValueError: names the part that is wrong.
     """
     kind = value.get("type") if isinstance(value, dict) else None
-    if not isinstance(value, dict) or kind not in _FIELDS:
+    if not isinstance(value, dict) or not isinstance(kind, str) or kind not in _FIELDS:
         raise ValueError("must be an object with type 'exponential', 'list' or 'fixed'")
-    unknown = sorted(set(value) - _FIELDS[kind])
+    unknown = sorted(map(str, set(value) - _FIELDS[kind]))
     if unknown:
         raise ValueError(f"has no field '{unknown[0]}'; fields are {', '.join(sorted(_FIELDS[kind]))}")
     if kind == "fixed":

@@ -25,7 +25,7 @@ def parse_duration(value: object, *, least: int = 0, most: int = MAX_MS) -> int:
             raise ValueError("must be seconds as a number, or a text like '30s', '5m' or '2h'")
         ms = float(match[1]) * _UNITS[match[2] or "s"]
     else:
-        ms = float(value) * 1000
+        ms = float(value) * 1000 if abs(value) <= MAX_MS else math.inf
     if not math.isfinite(ms) or not least <= ms <= most:
         raise ValueError(f"must be between {format_duration(least)} and {format_duration(most)}")
     return round(ms)

@@ -4,12 +4,13 @@ Two heaps, one of lanes and one of closed gates with somebody in line, tell the 
 may happen. Nothing scans the accounts, and until that moment there is nothing to do.
 """
 
+from collections import OrderedDict
 from collections.abc import Iterable
 from heapq import heappop, heappush
 
 from paceline.model.messages import Entry, FlowKey
 from paceline.pacing.flows import Flow, Prefetch, Standing
-from paceline.pacing.gates import SharedGate
+from paceline.pacing.gates import SharedGate, Waiting
 from paceline.pacing.lane import Account, Lane, Release
 from paceline.pacing.scopes import Rule, Scopes
 from paceline.pacing.windows import NEVER
@@ -32,7 +33,7 @@ class Agenda:
         self.wanted: dict[int, Flow] = {}
         self.late: list[tuple[Entry, Flow]] = []
         self._aside = 0
-        self._due: dict[str, Lane] = {}
+        self._due: OrderedDict[str, Lane] = OrderedDict()  # a dict would look for its first among the gone
         self._heap: list[tuple[int, str]] = []
         self._stirred: dict[int, SharedGate] = {}
         self._closed: list[tuple[int, int, SharedGate]] = []
@@ -55,10 +56,17 @@ class Agenda:
             gates, keyed = self.scopes.of_flow(key)
             flow = lane.flows[number] = Flow(number, key, gates, keyed, self.prefetch)
             self.prefetch.count(1)
+            if self.prefetch.shrunk():
+                self._trim()
         return flow
 
+    def _trim(self) -> None:
+        for lane in self.lanes.values():
+            for flow in lane.flows.values():
+                flow.trim()
+
     def offer(self, number: int, key: FlowKey, entry: Entry) -> None:
-        """A message became due, durably."""
+        """A message became due, durably. One that comes back from a call is offered after `settled`."""
         flow = self.flow(number, key)
         if flow.offer(entry):
             self._rejoin(flow)
@@ -76,11 +84,11 @@ class Agenda:
         flow.filled(entries, more=more)
         lane = self.lanes[flow.key.lane]
         if flow.ready:
-            lane.flows.setdefault(flow.number, flow)
             self._rejoin(flow)
         elif flow.wants:
             self.wants(flow)
-        elif flow.standing is Standing.IDLE and lane.flows.pop(flow.number, None) is not None:
+        elif flow.standing is Standing.IDLE and not (flow.more or flow.aside):
+            del lane.flows[flow.number]
             self.dropped(flow)
 
     def _rejoin(self, flow: Flow) -> None:
@@ -110,16 +118,20 @@ class Agenda:
     def release(self, now: int, room: int) -> list[Release]:
         """Take out what may go at `now`, at most `room` messages; each holds its places from here on."""
         released: list[Release] = []
+
+        def emit(release: Release) -> None:
+            if self.out.setdefault(release.entry.id, release) is release:
+                released.append(release)
+            else:
+                self._free(release)  # heard of twice; it is on its way already
+
         self._wake(now)
         while self._due and len(released) < room:
-            lane = next(iter(self._due.values()))
-            del self._due[lane.key]
-            lane.release(now, min(CHUNK, room - len(released)), released.append)
+            _, lane = self._due.popitem(last=False)
+            lane.release(now, min(CHUNK, room - len(released)), emit)
             self._schedule(lane, now)
             if not self._due:
                 self._wake(now)
-        for release in released:
-            self.out[release.entry.id] = release
         return released
 
     def _wake(self, now: int) -> None:
@@ -135,10 +147,12 @@ class Agenda:
             if gate.moment == moment:
                 gate.moment = NEVER
                 self._stirred[id(gate)] = gate
-        if self._stirred:
+        while self._stirred:
             stirred, self._stirred = self._stirred, {}
             for gate in stirred.values():
                 self._open(gate, now)
+            if self._due:
+                break
 
     def _schedule(self, lane: Lane, now: int) -> None:
         moment = lane.next_moment
@@ -153,16 +167,18 @@ class Agenda:
         """Let as many out of the line as the gate has room for; who cannot use it now does not count."""
         room = gate.room(now)
         while gate.line and room > 0:
-            flow, entry = gate.line.popleft()
-            if entry is not None:
+            able = self._could_send(gate.line.head().flow, now)
+            waiting = gate.line.leave(served=able)
+            flow = waiting.flow
+            if waiting.entry is not None:
                 self._aside -= 1
-                flow = self.lanes[flow.key.lane].flows.setdefault(flow.number, flow)
-                flow.put_back(entry)
+                flow.back(waiting.entry)
             elif flow.standing is Standing.PARKED:
                 flow.standing = Standing.IDLE
+                flow.passes = (*flow.passes, gate)
             if flow.ready:
                 self._rejoin(flow)
-                room -= self._could_send(flow, now)
+                room -= able
         if gate.line:
             opens = gate.opens(now)
             if opens <= now:
@@ -196,11 +212,14 @@ class Agenda:
         """The hand-over did not take place: the places are free at once."""
         release = self.out.pop(message, None)
         if release is not None:
-            release.account.withdraw()
-            for gate in release.gates:
-                gate.withdraw()
-            self._stir(release)
+            self._free(release)
         return release
+
+    def _free(self, release: Release) -> None:
+        release.account.withdraw()
+        for gate in release.gates:
+            gate.withdraw()
+        self._stir(release)
 
     def _stir(self, release: Release) -> None:
         release.lane.touch(release.account)
@@ -220,7 +239,7 @@ class Agenda:
 
     def block(self, account_id: str, kind: str, value: str, until: int) -> None:
         """The provider asked to wait with one recipient or group of an account."""
-        first = not self.scopes.single
+        first = not self.scopes.waits
         self.scopes.block(account_id, kind, value, until)
         if first:
             self.regate()
@@ -268,8 +287,9 @@ class Agenda:
 
     def park(self, gate: SharedGate, flow: Flow, entry: Entry | None, opens: int) -> None:
         """A flow, or one of its entries, waits in the line of a closed gate."""
-        gate.line.append((flow, entry))
+        gate.line.join(Waiting(flow, entry))
         if entry is not None:
+            flow.set_aside(entry)
             self._aside += 1
         if opens < NEVER:
             self._await(gate, opens)
@@ -285,6 +305,19 @@ class Agenda:
     def wants(self, flow: Flow) -> None:
         """Kept for the engine, which reads on."""
         self.wanted[flow.number] = flow
+
+    def joined(self, lane: Lane, account: Account) -> None:
+        """Calls begun under the name of an account that left and is back as a new object are the new one's."""
+        for release in self.out.values():
+            if release.account.id == account.id and release.account is not account:
+                release.account = account
+                release.lane = lane
+                account.flying += 1
+                for window in account.windows:
+                    window.flying += 1
+                for quota in account.quotas:
+                    quota.reserve_flying(1)
+        self._due[lane.key] = lane
 
     def dropped(self, flow: Flow) -> None:
         """A flow has nothing left."""

@@ -15,10 +15,11 @@ from paceline.pacing.gates import SharedGate
 class Prefetch:
     """How many entries of each flow are held in memory, so that all flows together stay within a budget.
 
-    A flow may hold a few more while entries come back to it from the side.
+    Together they hold at most twice the budget plus LEAST for each flow: shares are cut down whenever they
+    have halved (`shrunk`), not at each new flow.
     """
 
-    __slots__ = ("budget", "flows", "low", "size")
+    __slots__ = ("_cut", "budget", "flows", "low", "size")
 
     LEAST = 4
     MOST = 256
@@ -28,6 +29,7 @@ class Prefetch:
         self.budget = budget
         self.flows = 0
         self.size = self.MOST
+        self._cut = self.MOST
         self.low = self.MOST * 3 // 8
 
     def count(self, change: int) -> None:
@@ -35,6 +37,14 @@ class Prefetch:
         self.flows += change
         self.size = max(self.LEAST, min(self.MOST, self.budget // max(1, self.flows)))
         self.low = max(1, self.size * 3 // 8)
+        self._cut = max(self._cut, self.size)
+
+    def shrunk(self) -> bool:
+        """Whether the share has halved since all flows were cut down to it; then it is time to do so."""
+        if self.size * 2 > self._cut:
+            return False
+        self._cut = self.size
+        return True
 
 
 class Standing(Enum):
@@ -48,7 +58,10 @@ class Standing(Enum):
 class Flow:
     """The part of a flow in memory, sorted by (turn, id), and where to read on."""
 
-    __slots__ = ("cursor", "gates", "grown", "key", "keyed", "more", "number", "prefetch", "reading", "ready", "standing")  # fmt: skip
+    __slots__ = (
+        "aside", "cursor", "floor", "gates", "grown", "key", "keyed", "more", "number", "passes", "prefetch", "reading",
+        "ready", "standing",
+    )  # fmt: skip
 
     def __init__(
         self, number: int, key: FlowKey, gates: tuple[SharedGate, ...], keyed: bool, prefetch: Prefetch
@@ -63,8 +76,11 @@ class Flow:
         self.cursor = (-1, -1)
         self.more = False
         self.reading = False
-        self.grown = False
+        self.grown: tuple[int, int] | None = None  # the first place added behind the cursor while we read
         self.standing = Standing.IDLE
+        self.passes: tuple[SharedGate, ...] = ()  # gates in whose lines it has stood, for its next send
+        self.aside = 0  # entries in lines of gates, which come back
+        self.floor = (-1, -1)  # the last place among them: the cursor never goes back behind it
 
     @property
     def wants(self) -> bool:
@@ -76,34 +92,69 @@ class Flow:
         place = (entry.turn, entry.id)
         if place <= self.cursor:
             self._insert(entry)
+            if len(self.ready) > 2 * self.prefetch.size:
+                self.trim()
             return True
         if self.more or len(self.ready) >= self.prefetch.size:
             self.more = True
-            self.grown = True
+            self._grew(place)
             return False
         self.ready.append(entry)
         self.cursor = place
         return True
 
     def put_back(self, entry: Entry) -> None:
-        """An entry that was taken out returns to its place."""
+        """An entry that was taken out returns to its place, or stays in the store where we read on there."""
+        place = _place(entry)
+        if place > self.cursor:
+            if self.more:
+                self._grew(place)
+                return
+            self.cursor = place
         self._insert(entry)
-        self.cursor = max(self.cursor, _place(entry))
+
+    def trim(self) -> None:
+        """Leave to the store what is more than this flow's share."""
+        ready = self.ready
+        if self.reading or len(ready) <= self.prefetch.size:
+            return
+        while len(ready) > self.prefetch.size and _place(ready[-1]) > self.floor:
+            ready.pop()
+            self.more = True
+            self.cursor = max(_place(ready[-1]), self.floor)
+
+    def set_aside(self, entry: Entry) -> None:
+        """An entry went to the line of a gate, from where it comes back."""
+        self.aside += 1
+        self.floor = max(self.floor, _place(entry))
+
+    def back(self, entry: Entry) -> None:
+        """An entry came back from a line."""
+        self.aside -= 1
+        if not self.aside:
+            self.floor = (-1, -1)
+        self._insert(entry)
 
     def begin_reading(self) -> tuple[int, int]:
         """The engine starts to read on; answers the place to read behind."""
         self.reading = True
-        self.grown = False
+        self.grown = None
         return self.cursor
 
     def filled(self, entries: Iterable[Entry], *, more: bool) -> None:
         """What was read behind the cursor; `more` tells whether the store held others."""
         self.reading = False
+        grown = self.grown
         for entry in entries:
+            place = _place(entry)
+            if grown is not None and place > grown:
+                break  # what was added there may be missing from what was read: read on from before it
             self.ready.append(entry)
-            self.cursor = (entry.turn, entry.id)
-        # Something added while we read may be missing from what we read.
-        self.more = more or self.grown
+            self.cursor = place
+        self.more = more or grown is not None
+
+    def _grew(self, place: tuple[int, int]) -> None:
+        self.grown = place if self.grown is None else min(self.grown, place)
 
     def _insert(self, entry: Entry) -> None:
         ready = self.ready

@@ -1,6 +1,7 @@
 """When will it go, and why not yet: the same windows and turns, played forward on copies."""
 
 from collections.abc import Iterator
+from copy import copy
 from heapq import heapify, heapreplace
 
 import msgspec
@@ -9,6 +10,7 @@ from paceline.model.messages import NOBODY
 from paceline.pacing.flows import Flow
 from paceline.pacing.gates import Gate
 from paceline.pacing.lane import Account, Lane
+from paceline.pacing.quotas import Quota
 from paceline.pacing.windows import NEVER, Window
 
 STEPS = 20_000
@@ -38,20 +40,22 @@ class Place(msgspec.Struct, frozen=True):
 class _Player:
     """An account played forward: when its next sends start."""
 
-    __slots__ = ("busy", "concurrency", "duration", "moment", "windows")
+    __slots__ = ("busy", "concurrency", "counters", "duration", "moment", "quotas", "windows")
 
     def __init__(self, account: Gate, now: int, duration: int) -> None:
         self.windows = [w.copy() for w in account.windows]
         self.duration = max(0, duration)
         self.concurrency = account.concurrency or 1 << 30
         self.moment = max(now, account.blocked_until)
-        for quota in account.quotas:
-            self.moment = max(self.moment, quota.opens(now))
+        self.quotas = [copy(quota) for quota in account.quotas]
+        for quota in self.quotas:
+            quota.flying = 0
         ends = now + self.duration
         for window in self.windows:
             for _ in range(window.flying):
                 window.finish(ends)
         self.busy = [ends] * min(account.flying, self.concurrency)
+        self.counters: list[Window | Quota] = [*self.windows, *self.quotas]
         self._settle(now)
 
     def _settle(self, now: int) -> None:
@@ -59,7 +63,7 @@ class _Player:
         if len(self.busy) >= self.concurrency:
             moment = max(moment, min(self.busy))
         while True:
-            opens = max((w.opens(moment) for w in self.windows), default=0)
+            opens = max((c.opens(moment) for c in self.counters), default=0)
             if opens <= moment:
                 break
             moment = opens
@@ -71,6 +75,9 @@ class _Player:
         ends = start + self.duration
         for window in self.windows:
             window.occupy(ends)
+        for quota in self.quotas:
+            quota.reserve(start)
+            quota.settle(spent=True)
         if self.concurrency < 1 << 30:
             self.busy = [b for b in self.busy if b > start]
             self.busy.append(ends)
@@ -153,6 +160,8 @@ def gate_reasons(gate: Gate, now: int) -> list[Reason]:
     found = []
     if gate.paused:
         found.append(Reason("paused", f"{gate.label} is paused", None))
+    if gate.held:
+        found.append(Reason("held", f"the history of {gate.label} is being read", None))
     if isinstance(gate, Account) and gate.stopped:
         found.append(Reason("stopped", f"{gate.label} was refused by the provider: {gate.stopped}", None))
     if gate.blocked_until > now:
@@ -173,3 +182,16 @@ def gate_reasons(gate: Gate, now: int) -> list[Reason]:
 def _window_reason(gate: Gate, window: Window, opens: int) -> Reason:
     until = opens if opens < NEVER else None
     return Reason("limit", f"limit {window.limit} of {gate.label}", until)
+
+
+def moment_of_gate(gate: Gate, ahead: int, now: int, duration: int) -> int:
+    """The earliest that a wider gate alone lets the message through, if everybody ahead passes it too."""
+    if not gate.windows:
+        return max(now, gate.blocked_until)
+    player = _Player(gate, now, duration)
+    last = first = player.send()
+    for count in range(1, min(ahead, STEPS) + 1):
+        last = player.send()
+        if count == STEPS:
+            return round(last + (ahead - count) * (last - first) / count)
+    return last

@@ -3,12 +3,12 @@
 A gate is a set of windows with a pause, a wait and a number of places for calls under way.
 """
 
-from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from paceline.model.messages import Entry
+from paceline.model.messages import Entry, FlowKey
 from paceline.pacing.quotas import Quota
+from paceline.pacing.turns import Turns
 from paceline.pacing.windows import NEVER, Window
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ class Gate:
         places = [w.maximum - w.flying - len(w.ends) for w in self.windows]
         if self.concurrency is not None:
             places.append(self.concurrency - self.flying)
+        places += [quota.left(now) for quota in self.quotas]
         return min(places, default=1 << 30)
 
     def take(self, now: int) -> None:
@@ -92,10 +93,26 @@ class Gate:
         self.blocked_until = max(self.blocked_until, until)
 
 
+class Waiting:
+    """In the line of a closed gate: a whole flow, or (`entry`) one entry of a flow that others may pass."""
+
+    __slots__ = ("entry", "flow")
+
+    def __init__(self, flow: "Flow", entry: Entry | None) -> None:
+        """`entry` None: the flow with all it has."""
+        self.flow = flow
+        self.entry = entry
+
+    @property
+    def key(self) -> FlowKey:
+        """Whose turn it is in the line follows from the flow."""
+        return self.flow.key
+
+
 class SharedGate(Gate):
     """A gate wider than an account: a queue, a tenant, a channel, everything, one recipient or one group.
 
-    Whoever finds it closed waits in its line: a whole flow, or one entry of a flow that others may pass.
+    Whoever finds it closed waits in its line, which is let out in fair turns, the highest priority first.
     """
 
     __slots__ = ("key", "line", "moment")
@@ -104,9 +121,9 @@ class SharedGate(Gate):
         self, key: tuple[str, str], windows: Sequence[Window] = (), concurrency: int | None = None
     ) -> None:
         """`key` is (scope, name), for example ``("queue", "sms")``."""
-        super().__init__(" ".join(part for part in key if part), windows, concurrency)
+        super().__init__(" ".join(part for part in key if part).replace("\x00", " "), windows, concurrency)
         self.key = key
-        self.line: deque[tuple[Flow, Entry | None]] = deque()
+        self.line: Turns[Waiting] = Turns()
         self.moment = NEVER
 
     def idle(self, now: int) -> bool:

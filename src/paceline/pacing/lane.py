@@ -5,7 +5,7 @@ knows the next moment at which anything may change (`next_moment`), so nobody ha
 Costs: one release is logarithmic in the number of accounts and does not depend on the backlog.
 """
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from heapq import heappop, heappush
 from typing import Protocol
@@ -43,7 +43,7 @@ class Account(Gate):
         super().__init__(f"account {account_id.partition('/')[2]}", (), concurrency)
         self.id = account_id
         self.stopped = ""
-        self.turns = Turns()
+        self.turns: Turns[Flow] = Turns()
         self.listed = False  # in the lane's line of accounts to look at
         self.free = False  # could send, has nothing to send
         self.pool_next = False  # own and the pool's flows of equal priority alternate
@@ -72,6 +72,9 @@ class Shared(Protocol):
     def dropped(self, flow: Flow) -> None:
         """The flow has nothing left, here or in the store."""
 
+    def joined(self, lane: "Lane", account: Account) -> None:
+        """An account joined a lane: calls under way that were begun under its name are its own."""
+
     @property
     def crowded(self) -> bool:
         """Too many single entries wait aside: let whole flows wait from now on, so that memory stays bounded."""
@@ -98,11 +101,11 @@ class Lane:
         self.key = key
         self.accounts: dict[str, Account] = {}
         self.flows: dict[int, Flow] = {}
-        self.turns = Turns()  # flows that any account of the pool may serve
+        self.turns: Turns[Flow] = Turns()  # flows that any account of the pool may serve
         self.moment = NEVER  # its place in the agenda
         self._shared = shared
         self._line: deque[Account] = deque()
-        self._free: dict[str, Account] = {}
+        self._free: OrderedDict[str, Account] = OrderedDict()  # its first is found at once, a dict's is not
         self._pinned: list[tuple[int, str]] = []  # accounts with work of their own, by the moment they open
         self._resting: list[tuple[int, str]] = []  # the others, looked at only when the pool has work
 
@@ -111,6 +114,7 @@ class Lane:
     def add_account(self, account: Account) -> None:
         """An account joins the pool, and finds the messages that waited for it."""
         self.accounts[account.id] = account
+        self._shared.joined(self, account)
         self.touch(account)
         for flow in self.flows.values():
             if flow.key.account == account.id and flow.ready and flow.standing is Standing.IDLE:
@@ -196,8 +200,8 @@ class Lane:
 
     def _serve(self, account: Account, now: int, emit: Callable[[Release], None]) -> bool:
         """Release one message through the account if it may send and has one; else put the account aside."""
-        if account.id not in self.accounts:
-            return False
+        if self.accounts.get(account.id) is not account:
+            return False  # removed, or another one took its name
         opens = account.opens(now)
         if opens > now:
             if opens < NEVER:
@@ -222,7 +226,7 @@ class Lane:
         self._free[account.id] = account
         return False
 
-    def _whose(self, account: Account) -> Turns:
+    def _whose(self, account: Account) -> Turns[Flow]:
         """The account's own flows or the pool's: the higher priority, and in turn where they are equal."""
         own, pool = account.turns, self.turns
         if own.priority == pool.priority:
@@ -230,11 +234,13 @@ class Lane:
             return own if account.pool_next else pool
         return own if own.priority > pool.priority else pool
 
-    def _closed(self, turns: Turns, flow: Flow, entry: Entry, account: Account, now: int) -> bool:
+    def _closed(self, turns: Turns[Flow], flow: Flow, entry: Entry, account: Account, now: int) -> bool:
         """Whether a wider gate is closed; then the flow, or this entry alone, waits in the gate's line."""
         for gate in flow.gates:
             opens = gate.opens(now)
-            if opens > now:
+            # Where others stand in line nobody goes past them: the line is let out in turns.
+            if opens > now or (gate.line and gate not in flow.passes):
+                flow.passes = tuple(each for each in flow.passes if each is not gate)
                 flow.ready.appendleft(entry)
                 turns.leave(served=False)
                 flow.standing = Standing.PARKED
@@ -248,7 +254,7 @@ class Lane:
                     return True
         return False
 
-    def _set_aside(self, turns: Turns, flow: Flow, entry: Entry, gate: SharedGate, opens: int) -> None:
+    def _set_aside(self, turns: Turns[Flow], flow: Flow, entry: Entry, gate: SharedGate, opens: int) -> None:
         """One recipient or group has to wait: only its messages do, as long as there is room for them aside."""
         if not self._shared.crowded:
             self._shared.park(gate, flow, entry, opens)
@@ -258,10 +264,11 @@ class Lane:
         flow.standing = Standing.PARKED
         self._shared.park(gate, flow, None, opens)
 
-    def _take(self, turns: Turns, flow: Flow, entry: Entry, account: Account, now: int) -> Release:
+    def _take(self, turns: Turns[Flow], flow: Flow, entry: Entry, account: Account, now: int) -> Release:
         gates = flow.gates
         if flow.keyed:
             gates = (*gates, *self._shared.keyed_gates(flow, account, entry))
+        flow.passes = ()
         account.take(now)
         for gate in gates:
             gate.take(now)
@@ -273,10 +280,10 @@ class Lane:
             self._shared.wants(flow)
         return Release(entry, flow, account, self, gates)
 
-    def _leave(self, turns: Turns, flow: Flow, *, served: bool) -> None:
+    def _leave(self, turns: Turns[Flow], flow: Flow, *, served: bool) -> None:
         turns.leave(served=served)
         flow.standing = Standing.IDLE
-        if flow.more or flow.reading:
+        if flow.more or flow.reading or flow.aside:
             if flow.wants:
                 self._shared.wants(flow)
         else:

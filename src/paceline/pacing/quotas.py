@@ -55,6 +55,11 @@ class Quota:
         self.used += 1
         self.flying += 1
 
+    def reserve_flying(self, flying: int) -> None:
+        """Count the sends that were under way when this quota was made."""
+        self.used += flying
+        self.flying = flying
+
     def settle(self, *, spent: bool) -> None:
         """The send ended: its unit is committed, or released when the provider did not take it."""
         self.flying -= 1

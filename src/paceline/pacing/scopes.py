@@ -59,6 +59,8 @@ class Scopes:
         self.rules: dict[str, Rule] = {}
         self.gates: dict[tuple[str, str], SharedGate] = {}
         self.single: dict[tuple[str, str], SharedGate] = {}
+        self.waits = False
+        self._sweep_at = SWEEP
         self._now = now or (lambda: 0)
 
     def standing_gate(self, scope: str, name: str) -> SharedGate:
@@ -100,7 +102,7 @@ class Scopes:
             )
             if (gate := self.gates.get(gate_key)) is not None
         ]
-        keyed = bool(self.single)
+        keyed = self.waits
         for rule in self.rules.values():
             if rule.covers(key):
                 if rule.is_keyed:
@@ -111,6 +113,8 @@ class Scopes:
 
     def keyed(self, key: FlowKey, account_id: str, entry: Entry) -> tuple[SharedGate, ...]:
         """The gates of one message's recipient and group."""
+        if len(self.single) >= self._sweep_at:
+            self._sweep()  # here, where nobody holds a gate that is still idle
         found = []
         for kind, value in (("recipient", entry.recipient), ("group", entry.group)):
             if value:
@@ -119,22 +123,23 @@ class Scopes:
                     found.append(gate)
         for rule in self.rules.values():
             if rule.is_keyed and rule.covers(key):
-                gate = self._keyed_gate(rule, entry)
+                gate = self.keyed_gate(rule, entry.recipient, entry.group)
                 if gate is not None:
                     found.append(gate)
         return tuple(found)
 
-    def _keyed_gate(self, rule: Rule, entry: Entry) -> SharedGate | None:
-        for wanted, value in ((rule.recipient, entry.recipient), (rule.group, entry.group or "")):
+    def keyed_gate(self, rule: Rule, recipient: str, group: str | None) -> SharedGate | None:
+        """The gate of a rule for one recipient or group, made on first use; None where the rule does not apply."""
+        pairs = ((rule.recipient, recipient), (rule.group, group or ""))
+        for wanted, value in pairs:
             if wanted and (not value or wanted not in (EACH, value)):
                 return None
-        name = "\x00".join(
-            v for w, v in ((rule.recipient, entry.recipient), (rule.group, entry.group or "")) if w
-        )
+        name = "\x00".join(value for wanted, value in pairs if wanted)
         return self._single((f"limit {rule.name}", name), rule.limit)
 
     def block(self, account_id: str, kind: str, value: str, until: int) -> SharedGate:
         """The provider asked to wait with one recipient or group on this account."""
+        self.waits = True
         gate = self._single((f"wait {account_id} {kind}", value), None)
         gate.block(until)
         return gate
@@ -142,8 +147,6 @@ class Scopes:
     def _single(self, key: tuple[str, str], limit: Limit | None) -> SharedGate:
         gate = self.single.get(key)
         if gate is None:
-            if len(self.single) >= SWEEP:
-                self._sweep()
             gate = self.single[key] = SharedGate(key, (Window(limit),) if limit else ())
         return gate
 
@@ -151,3 +154,5 @@ class Scopes:
         now = self._now()
         for key in [key for key, gate in self.single.items() if gate.idle(now)]:
             del self.single[key]
+        # Those in use stay: look again when their number has doubled, so that a sweep costs little for each.
+        self._sweep_at = max(SWEEP, 2 * len(self.single))

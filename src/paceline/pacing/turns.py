@@ -8,23 +8,33 @@ from __future__ import annotations
 
 from bisect import insort
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import Generic, Protocol, TypeVar
 
-if TYPE_CHECKING:
-    from paceline.pacing.flows import Flow
+from paceline.model.messages import FlowKey
 
 
-class _Ring:
+class Keyed(Protocol):
+    """What may take turns: a flow, or what waits on behalf of one."""
+
+    @property
+    def key(self) -> FlowKey:
+        """Whose it is."""
+
+
+M = TypeVar("M", bound=Keyed)
+
+
+class _Ring(Generic[M]):
     """Members that take turns: the head is next. A member is another ring, or a flow at the bottom."""
 
     __slots__ = ("members", "name", "named")
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.members: deque[_Ring | Flow] = deque()
-        self.named: dict[str, _Ring] = {}
+        self.members: deque[_Ring[M] | M] = deque()
+        self.named: dict[str, _Ring[M]] = {}
 
-    def ring(self, name: str) -> _Ring:
+    def ring(self, name: str) -> _Ring[M]:
         found = self.named.get(name)
         if found is None:
             found = self.named[name] = _Ring(name)
@@ -32,14 +42,14 @@ class _Ring:
         return found
 
 
-class Turns:
+class Turns(Generic[M]):
     """The rotation of the flows that have a message to send."""
 
     __slots__ = ("_levels", "_order", "size")
 
     def __init__(self) -> None:
         """Nobody has work yet."""
-        self._levels: dict[int, _Ring] = {}
+        self._levels: dict[int, _Ring[M]] = {}
         self._order: list[int] = []
         self.size = 0
 
@@ -52,7 +62,7 @@ class Turns:
         """The priority of whoever is next; -1 when nobody is."""
         return self._order[-1] if self._order else -1
 
-    def join(self, flow: Flow) -> None:
+    def join(self, flow: M) -> None:
         """A flow has work again: it joins at the end of its rounds."""
         key = flow.key
         level = self._levels.get(key.priority)
@@ -62,16 +72,16 @@ class Turns:
         level.ring(key.tenant).ring(key.campaign).members.append(flow)
         self.size += 1
 
-    def head(self) -> Flow:
+    def head(self) -> M:
         """The flow whose turn it is; there must be one."""
-        member: _Ring | Flow = self._levels[self._order[-1]]
+        member: _Ring[M] | M = self._levels[self._order[-1]]
         while isinstance(member, _Ring):
             member = member.members[0]
         return member
 
     def served(self) -> None:
         """The head had its turn: it goes to the end of its round, and so do its campaign and its tenant."""
-        ring: _Ring | Flow = self._levels[self._order[-1]]
+        ring: _Ring[M] | M = self._levels[self._order[-1]]
         while isinstance(ring, _Ring):
             members = ring.members
             head = members[0]
@@ -79,12 +89,12 @@ class Turns:
                 members.rotate(-1)
             ring = head
 
-    def leave(self, *, served: bool) -> Flow:
+    def leave(self, *, served: bool) -> M:
         """Take the head out. When it was `served` first, its tenant and campaign also lose their turn."""
         priority = self._order[-1]
         level = self._levels[priority]
         path = [level]
-        member: _Ring | Flow = level.members[0]
+        member: _Ring[M] | M = level.members[0]
         while isinstance(member, _Ring):
             path.append(member)
             member = member.members[0]

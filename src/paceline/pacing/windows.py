@@ -102,4 +102,9 @@ class Spacing(Window):
     def _copy_to(self, twin: Window) -> None:
         super()._copy_to(twin)
         assert isinstance(twin, Spacing)  # noqa: S101 - made by `copy` from our own type
-        twin.jitter, twin.chance = self.jitter, self.chance
+        twin.jitter, twin.chance = self.jitter, _middle
+
+
+def _middle() -> float:
+    """The mean of all chances: copies are played forward with it, so that looking ahead changes no run."""
+    return 0.5

@@ -69,13 +69,17 @@ class Expired(msgspec.Struct, array_like=True):
 
 
 class Occupancy(msgspec.Struct, array_like=True):
-    """One journalled send that may still occupy windows: its keys and the moment it finished."""
+    """One journalled send that may still occupy windows: its keys and the moment it finished.
+
+    `spent`: the provider took it, or may have, so that it used up quota.
+    """
 
     flow: int
     account: str
     recipient: str
     group: str | None
     finished: int
+    spent: bool
 
 
 class Tally(msgspec.Struct, array_like=True):

@@ -21,7 +21,8 @@ FROM (
 -- The newest ?3 sends that finished after ?2 of each account asked for, as Occupancy.
 SELECT json_group_array((
   SELECT jsonb_group_array(jsonb_array(
-    newest.flow, newest.account, newest.recipient, newest."group", newest.finished)
+    newest.flow, newest.account, newest.recipient, newest."group", newest.finished,
+    json(iif(newest.outcome IN ('Accepted', 'Unknown'), 'true', 'false')))
     ORDER BY newest.finished, newest.message)
   FROM (
     SELECT * FROM attempt INDEXED BY attempt_account

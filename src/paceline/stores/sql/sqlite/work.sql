@@ -110,9 +110,7 @@ CREATE TEMP TRIGGER hand_over INSTEAD OF INSERT ON work WHEN NEW.kind = 'hand_ov
     state = excluded.state, number = excluded.number, sender = excluded.sender, started_at = excluded.started_at;
 
   INSERT INTO tally (flow, sender, state, count)
-  SELECT flow, sender, 2, -count(*) FROM claim GROUP BY flow, sender
-  UNION ALL
-  SELECT flow, account, 3, count(*) FROM claim GROUP BY flow, account
+  SELECT flow, sender, 2, -count(*) FROM claim GROUP BY flow, sender HAVING true
   ON CONFLICT DO UPDATE SET count = count + excluded.count;
 
   INSERT INTO answer (text)
@@ -168,19 +166,17 @@ CREATE TEMP TRIGGER settle INSTEAD OF INSERT ON work WHEN NEW.kind = 'settle' BE
   FROM ending GROUP BY flow, sender, event, state, finished / 86400000, tenant, queue, channel;
 
   INSERT INTO tally (flow, sender, state, count)
-  SELECT flow, sender, 3, -sum(many) FROM summary GROUP BY flow, sender
-  UNION ALL
-  SELECT flow, sender, state, sum(many) FROM summary GROUP BY flow, sender, state
+  SELECT flow, sender, state, sum(many) FROM summary GROUP BY flow, sender, state HAVING true
   ON CONFLICT DO UPDATE SET count = count + excluded.count;
 
-  -- By the day, and as day 0 of all time. Only calls whose answer said something count.
+  -- By the day; all time is the sum of them. Only calls whose answer said something count.
   INSERT INTO daily (day, tenant, queue, channel, account, completed, failed, retries, send_ms)
-  SELECT days.value, tenant, queue, channel, sender,
+  SELECT day, tenant, queue, channel, sender,
          sum(iif(event = 'accept', many, 0)), sum(iif(event = 'refuse', many, 0)),
          sum(iif(event = 'retry', many, 0)), sum(send_ms)
-  FROM summary CROSS JOIN json_each(iif(day = 0, '[0]', json_array(0, day))) AS days
+  FROM summary
   WHERE event IN ('accept', 'refuse', 'retry')
-  GROUP BY days.value, tenant, queue, channel, sender
+  GROUP BY day, tenant, queue, channel, sender
   ON CONFLICT DO UPDATE SET
     completed = completed + excluded.completed, failed = failed + excluded.failed,
     retries = retries + excluded.retries, send_ms = send_ms + excluded.send_ms;
@@ -321,14 +317,13 @@ CREATE TEMP TRIGGER revise INSTEAD OF INSERT ON work WHEN NEW.kind = 'revise' BE
   INSERT INTO work (kind, now) VALUES ('journal', NEW.now);
   INSERT INTO work (kind) VALUES ('count');
 
-  -- An uncertain message that a person settled counts for that day and all time, without a send time.
+  -- An uncertain message that a person settled counts for that day, without a send time.
   INSERT INTO daily (day, tenant, queue, channel, account, completed, failed, retries, send_ms)
-  SELECT days.value, message.tenant, message.queue, message.channel, change.sender,
+  SELECT NEW.now / 86400000, message.tenant, message.queue, message.channel, change.sender,
          sum(change.event = 'confirm'), sum(change.event = 'deny'), 0, 0
   FROM change CROSS JOIN message ON message.id = change.id
-  CROSS JOIN json_each(iif(NEW.now < 86400000, '[0]', json_array(0, NEW.now / 86400000))) AS days
   WHERE change.event IN ('confirm', 'deny')
-  GROUP BY days.value, message.tenant, message.queue, message.channel, change.sender
+  GROUP BY message.tenant, message.queue, message.channel, change.sender
   ON CONFLICT DO UPDATE SET completed = completed + excluded.completed, failed = failed + excluded.failed;
 
   INSERT INTO work (kind) VALUES ('delete');
@@ -394,12 +389,14 @@ CREATE TEMP TRIGGER remove INSTEAD OF INSERT ON work WHEN NEW.kind = 'remove' BE
 END;
 
 -- name: make_count
--- Part of others: moves the counts from where the changed messages were to where they are now.
+-- Part of others: moves the counts from where the changed messages were to where they are now. Messages under
+-- way have no count: they are few, and counted from their index when somebody asks.
 CREATE TEMP TRIGGER count INSTEAD OF INSERT ON work WHEN NEW.kind = 'count' BEGIN
   INSERT INTO tally (flow, sender, state, count)
-  SELECT old_flow, sender, old_state, -count(*) FROM change GROUP BY old_flow, sender, old_state
+  SELECT old_flow, sender, old_state, -count(*) FROM change WHERE old_state <> 3
+  GROUP BY old_flow, sender, old_state
   UNION ALL
-  SELECT flow, sender, state, count(*) FROM change WHERE state IS NOT NULL GROUP BY flow, sender, state
+  SELECT flow, sender, state, count(*) FROM change WHERE state <> 3 GROUP BY flow, sender, state
   ON CONFLICT DO UPDATE SET count = count + excluded.count;
 END;
 
