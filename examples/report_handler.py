@@ -31,11 +31,11 @@ async def main() -> None:
             kind="report-generation",
             payload={"month": "2030-01"},
         )
-        shown = None
+        shown = ""
         while not (message := await app.get(receipt.id)).ended:
-            if message.progress != shown:
-                shown = message.progress
-                print(f"{shown['percent']:3.0f} %  {shown['step']}")
+            if message.progress["step"] != shown:
+                shown = message.progress["step"]
+                print(f"{message.progress['percent']:3.0f} %  {shown}")
             await asyncio.sleep(0.1)
         print(message.state, message.result)
 

@@ -40,7 +40,8 @@ async def main() -> None:
             campaign=f"newsletter-{ISSUE}",
         )
         for batch in batches:
-            print(f"{len(batch.ids)} taken in, {len(batch.rejected)} refused")
+            fresh, known = len(batch.ids) - len(batch.duplicates), len(batch.duplicates)
+            print(f"{fresh} taken in, {known} known from an earlier run, {len(batch.rejected)} refused")
             for rejected in batch.rejected[:3]:
                 print(f"  item {rejected.index}: {'; '.join(one.problem for one in rejected.errors)}")
         first = batches[0].ids[0]

@@ -96,11 +96,16 @@ class Rejected(msgspec.Struct, frozen=True):
 
 
 class Batch(msgspec.Struct, frozen=True):
-    """The answer to many messages at once: `ids` by their index among those given."""
+    """The answer to many messages at once: `ids` by their index among those given.
+
+    Attributes:
+        duplicates: the indexes whose idempotency key was known; the id is the first message's.
+    """
 
     batch: str
     ids: Mapping[int, str]
     rejected: tuple[Rejected, ...] = ()
+    duplicates: frozenset[int] = frozenset()
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -134,6 +139,7 @@ def batch_of(view: Mapping[str, Any]) -> Batch:
         str(view.get("batch", "")),
         {one["index"]: one["id"] for one in view.get("accepted", ())},
         tuple(Rejected(one["index"], problems_of(one.get("errors", ()))) for one in view.get("rejected", ())),
+        frozenset(one["index"] for one in view.get("accepted", ()) if one.get("duplicate")),
     )
 
 

@@ -51,7 +51,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         grace: how long calls in flight may finish when the process stops.
         threads_min: threads kept for plain Python handlers.
         threads_max: most threads for plain Python handlers.
-        retention: how long ended messages are kept where their queue says nothing else.
         trace_retention: how long the trace of a message is kept.
         origins: where each value that is not a default came from.
     """
@@ -68,7 +67,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     grace: float = 20.0
     threads_min: int = 10
     threads_max: int = 100
-    retention: float = 30 * 86_400.0
     trace_retention: float = 7 * 86_400.0
     origins: Mapping[str, str] = msgspec.field(default_factory=dict)
 
@@ -290,7 +288,6 @@ _READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "grace": partial(_seconds, 0, 3600),
     "threads_min": partial(_integer, 1, 10_000),
     "threads_max": partial(_integer, 1, 10_000),
-    "retention": partial(_seconds, 60, 400 * _DAY),
     "trace_retention": partial(_seconds, 60, 400 * _DAY),
 }
 

@@ -28,7 +28,7 @@ from paceline.stores.sqlite import SqliteStore
 FILE_NAME = "paceline.db"
 KEY_FILE = "admin.key"
 SECRET_FILE = "secret.key"  # noqa: S105 - the name of a file
-SWITCH_S = 0.0005
+SWITCH_S = 0.0001
 """How often a thread that wants to run gets to: with Python's 5 ms each commit would wait that long (ADR 1)."""
 
 log = structlog.get_logger("paceline")

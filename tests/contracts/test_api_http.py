@@ -262,6 +262,16 @@ async def test_lines_are_taken_one_by_one(call: Client, script: Scripted) -> Non
     assert defaults == {}
 
 
+async def test_lines_without_end_are_cut_at_the_bound_of_a_batch(call: Client, script: Scripted) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(40):
+            yield b"{}\n" + b" " * 1000 + b"\n"
+
+    headers = {"Content-Type": "application/x-ndjson"}
+    (await call("POST", MESSAGES + "/batch", data=pieces(), headers=headers)).is_problem(413)
+    assert script.calls == []
+
+
 async def test_a_broken_item_does_not_touch_the_others(call: Client, script: Scripted) -> None:
     body = b'{"messages":[{"to":"a"},{"to":"\xff"},{"to":"c"}]}'
     assert (await call("POST", MESSAGES + "/batch", data=body)).status == 202

@@ -140,6 +140,15 @@ async def test_many_are_taken_in_and_bad_ones_told_by_index(app: Paceline) -> No
     assert (await app.batch(batch.batch))["total"] == 2
 
 
+async def test_a_batch_given_again_adds_nothing(app: Paceline) -> None:
+    bodies = [{"payload": n, "idempotency_key": f"again{id(app)}-{n}"} for n in range(3)]
+    (first,) = await app.send_many(bodies, **JOB, campaign=f"again{id(app)}")
+    (again,) = await app.send_many(bodies, **JOB, campaign=f"again{id(app)}")
+    assert again.ids == first.ids
+    assert (set(first.duplicates), set(again.duplicates)) == (set(), {0, 1, 2})
+    assert len([one async for one in app.find(campaign=f"again{id(app)}")]) == 3
+
+
 async def test_an_action_on_many(app: Paceline) -> None:
     wanted = {"campaign": f"many{id(app)}"}
     await app.send_many([{"payload": n} for n in range(3)], **JOB, **wanted, delay="1h")

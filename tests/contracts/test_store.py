@@ -779,3 +779,12 @@ async def test_everything_is_there_after_closing_and_opening(tmp_path: Path) -> 
         )
         await again.close()
         assert before == after
+
+
+async def test_a_commit_of_nothing_but_known_keys_stores_nothing(store: Store) -> None:
+    first = message(idempotency_key="k", fingerprint="f")
+    await store.add([first], [FLOW], NOW)
+    again = message(idempotency_key="k", fingerprint="f")
+    answer = await store.add([again], [FLOW], NOW)
+    assert [(a.id, a.duplicate) for a in answer] == [(first.id, True)]
+    assert await store.get([again.id]) == []

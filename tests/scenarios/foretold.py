@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.scenarios.ledger import taken_by_text
-from tests.scenarios.server import Server, Witness, text_body, until
+from tests.scenarios.server import Server, Witness, drained, text_body, until
 
 POOL = "shared"
 
@@ -60,8 +60,8 @@ class Figures:
             f"messages                 {self.messages}, already gone when asked {self.gone_already}",
             f"waits                    {min(waits):.2f} to {max(waits):.1f} s, median {statistics.median(waits):.1f} s",
             f"error of the wait        median {self.median:.2%}, 9 of 10 below {shares[tenth]:.2%}, most {shares[-1]:.2%}",
-            f"error in time            median {statistics.median(errors) * 1000:.0f} ms, 9 of 10 below"
-            f" {errors[tenth] * 1000:.0f} ms, most {errors[-1] * 1000:.0f} ms (median with its sign {bias * 1000:+.0f} ms)",
+            f"error in time            median {statistics.median(errors) * 1000:.0f} ms, most {errors[-1] * 1000:.0f} ms",
+            f"error with its sign      median {bias * 1000:+.0f} ms",
             f"without a moment         {len(self.no_moment)}",
         ]
 
@@ -82,12 +82,18 @@ def foretell(folder: Path, messages: int, accounts: Sequence[tuple[Sequence[str]
         pinned: list[str | None] = []
         for index, (limits, concurrency, pooled) in enumerate(accounts):
             more = {"pool": POOL} if pooled else {}
-            server.account(f"a{index}", witness, 1000 + index, limits=list(limits), concurrency=concurrency, **more)
+            server.account(
+                f"a{index}", witness, 1000 + index, limits=list(limits), concurrency=concurrency, **more
+            )
             pinned.append(None if pooled else f"a{index}")
+        # A server that has just started does not know yet how long a call takes.
+        server.account("warm", witness, 999, pool="warm")
+        server.send_all([text_body("warm", f"warm-{number}") for number in range(20)])
+        drained(server, 30)
         ids = _send(server, messages, pinned)
         with ThreadPoolExecutor(8) as threads:
             answers = list(threads.map(lambda id_: _ask(server, id_), ids))
-        witness.wait(within=600, taken=messages)
+        witness.wait(within=600, taken=20 + messages)
         arrived = {text: found[0].wall / 1e9 for text, found in taken_by_text(witness.arrivals()).items()}
         server.stop()
     for index, (asked, answer) in enumerate(answers):

@@ -76,8 +76,8 @@ class Figures:
             f"doubled by a repeated key  {len(self.doubled_keys)}",
             f"uncertain                  {self.uncertain}, of which the provider had taken {self.uncertain_taken}",
             f"most uncertain of a kill   {self.worst_uncertain}, with up to {self.in_flight} calls in flight",
-            f"webhooks                   {self.hooks}, arrived again under the same id: {self.hooks_again},"
-            f" under another id: {len(self.hooks_changed_key)}, uncertain: {self.hooks_uncertain}",
+            f"webhooks                   {self.hooks}, of which uncertain: {self.hooks_uncertain}",
+            f"webhooks that came again   {self.hooks_again}, under another id: {len(self.hooks_changed_key)}",
             f"start to ready             median {statistics.median(recovery):.2f} s, most {recovery[-1]:.2f} s",
             f"states at the end          {self.states}",
         ]

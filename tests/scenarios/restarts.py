@@ -33,7 +33,9 @@ class Figures:
         return self.sent / self.permitted if self.permitted else 0.0
 
     def lines(self) -> list[str]:
-        worst = ", ".join(f"{self.worst[limit]} in {limit[1]:g} s (limit {limit[0]})" for limit in self.limits)
+        worst = ", ".join(
+            f"{self.worst[limit]} in {limit[1]:g} s (limit {limit[0]})" for limit in self.limits
+        )
         return [
             f"restarts            {self.stopped} by SIGTERM, {self.killed} by kill -9, in {self.seconds:.0f} s",
             f"away                {sum(self.downs):.0f} s in all, at most {max(self.downs, default=0):.2f} s at once",
@@ -54,12 +56,19 @@ def restarts(
     chance, figures = random.Random(seed), Figures(accounts, limits)
     texts = [f"{n}/{s:g}s" for n, s in limits]
     each = ideal_count(limits, seconds) + 50
-    with Witness(folder, "--latency", "0.005-0.02", limits=tuple(limits)) as witness, Server(folder) as server:
+    with (
+        Witness(folder, "--latency", "0.005-0.02", limits=tuple(limits)) as witness,
+        Server(folder) as server,
+    ):
         server.start()
         for index in range(accounts):
             server.account(f"a{index}", witness, 1000 + index, limits=texts, concurrency=1 + index % 4)
         server.send_all(
-            [text_body(f"a{index}", f"{index}-{number}") for number in range(each) for index in range(accounts)]
+            [
+                text_body(f"a{index}", f"{index}-{number}")
+                for number in range(each)
+                for index in range(accounts)
+            ]
         )
         begun = time.monotonic()
         while (left := begun + seconds - time.monotonic()) > between[0]:

@@ -108,16 +108,20 @@ class Line:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
 
     def ask(self, method: str, path: str, body: Any = None) -> Reply:
-        """One request.
+        """One request with a JSON body, or none.
 
         Raises:
             NotAnsweredError: no whole answer came.
         """
+        return self.ask_raw(method, path, None if body is None else json.dumps(body).encode())
+
+    def ask_raw(self, method: str, path: str, body: bytes | None) -> Reply:
+        """One request with these bytes as its body."""
         headers = {"Content-Type": "application/json"}
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
         try:
-            self._connection.request(method, path, None if body is None else json.dumps(body), headers)
+            self._connection.request(method, path, body, headers)
             answer = self._connection.getresponse()
             return Reply(answer.status, {n.lower(): v for n, v in answer.getheaders()}, answer.read())
         except (OSError, http.client.HTTPException) as error:
@@ -141,11 +145,13 @@ class Witness:
         self.ledger, self.limits = folder / "ledger", limits
         given = [argument for n, s in limits for argument in ("--limit", f"{n}/{s}")]
         command = [sys.executable, "-m", "tests.scenarios.witness", "--ledger", str(self.ledger)]
-        self._process = Process([*command, *given, *arguments], folder / "witness.log", _clean_environment(), ROOT)
+        self._process = Process(
+            [*command, *given, *arguments], folder / "witness.log", _clean_environment(), ROOT
+        )
         self.port = self._process.listening()
 
-    def ask(self, method: str, path: str, body: Any = None) -> Any:
-        with Line(self.port, timeout=2 * WAIT_S) as line:
+    def ask(self, method: str, path: str, body: Any = None, within: float = WAIT_S) -> Any:
+        with Line(self.port, timeout=within + WAIT_S) as line:
             reply = line.ask(method, path, body)
         assert reply.status == 200, (path, reply.status, reply.body)
         return reply.json
@@ -157,7 +163,7 @@ class Witness:
     def wait(self, within: float = WAIT_S, **goals: int) -> dict[str, Any]:
         """The report, as soon as so many texts were `taken`, requests `arrived`, or calls are `open`."""
         query = "&".join(f"{name}={goal}" for name, goal in goals.items())
-        found: dict[str, Any] = self.ask("GET", f"/wait?within={within}&{query}")
+        found: dict[str, Any] = self.ask("GET", f"/wait?within={within}&{query}", within=within)
         assert found["reached"], f"waited {within} s for {goals}: {found}"
         return found
 

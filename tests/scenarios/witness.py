@@ -205,10 +205,14 @@ class Connection:
         if request.path.startswith("/bot"):
             token, _, method = request.path[4:].partition("/")
             if method != "sendMessage":
-                await self._send(200, {"ok": True, "result": {"id": 1, "is_bot": True, "username": "witness"}})
+                await self._send(
+                    200, {"ok": True, "result": {"id": 1, "is_bot": True, "username": "witness"}}
+                )
                 return True
             body = json.loads(request.body)
-            return await self._message(request, token.partition(":")[0], str(body["chat_id"]), str(body["text"]))
+            return await self._message(
+                request, token.partition(":")[0], str(body["chat_id"]), str(body["text"])
+            )
         if request.path.startswith("/hook/"):
             body = json.loads(request.body)
             name = request.path.removeprefix("/hook/")

@@ -116,6 +116,7 @@ class Simulated:
         self.sends: list[Send] = []
         self.ended: dict[int, State] = {}
         self.steps = 0
+        self._idle = 0
         self.most_held = 0
         self._room = room
         self._read_ms = read_ms
@@ -228,11 +229,15 @@ class Simulated:
     def _turn(self) -> None:
         """Everything that happens at this moment, until nothing is left to do."""
         self.steps += 1
+        self._idle += 1
+        assert self._idle < 500, "looks again and again where nothing happens"
         while self._acts and self._acts[0][0] <= self.now:
+            self._idle = 0
             heappop(self._acts)[2]()
         while True:
             released = self.agenda.release(self.now, self._room)
             for release in released:
+                self._idle = 0
                 self._begin(release)
             read = self._read_on()
             for entry, flow in self.agenda.late:

@@ -14,6 +14,7 @@ import pytest
 from paceline import __version__
 from paceline.cli import main
 from paceline.cli.texts import messages_in, pairs
+from paceline.config import NAMES
 from paceline.model.errors import InvalidError
 
 COMMANDS = [
@@ -153,6 +154,20 @@ def test_every_command_that_asks_a_server_has_json(command: str, capsys: pytest.
     _, out, _ = said(capsys, [*command.split(), "--help"])
     assert "--json" in out
     assert "--server" in out
+
+
+def test_the_page_of_the_command_line_names_every_command() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "cli.md").read_text("utf-8")
+    named = set(re.findall(r"^\| `paceline ([^`]+)` \|", page, re.MULTILINE))
+    groups = {name: main.build(name)[name] for name in ("messages", "accounts", "limits", "queues", "keys")}
+    inner = {f"{name} {one}" for name, group in groups.items() for one in group if not one.startswith("-")}
+    assert named == inner | (set(COMMANDS) - set(groups))
+
+
+def test_the_page_of_settings_names_every_setting() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "getting-started.md").read_text("utf-8")
+    rows = re.findall(r"^\| (`[^|]+`) \|", page, re.MULTILINE)
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == set(NAMES)
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

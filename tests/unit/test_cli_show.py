@@ -132,3 +132,13 @@ def test_text_is_wrapped_between_words(room: int) -> None:
 
 def test_numbers_have_their_noun() -> None:
     assert (plural(1, "message"), plural(2000, "message")) == ("1 message", "2,000 messages")
+
+
+def test_content_of_several_lines_cannot_pass_for_another_field(capsys: pytest.CaptureFixture[str]) -> None:
+    show.put_fields([("state", "failed"), ("text", "Hello\nstate  completed\n\x1b[2Jbye"), ("empty", "")])
+    assert capsys.readouterr().out.splitlines() == [
+        "state  failed",
+        "text   Hello",
+        "       state  completed",
+        "       \\x1b[2Jbye",
+    ]

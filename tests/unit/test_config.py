@@ -61,7 +61,7 @@ def test_a_later_place_wins_and_each_value_knows_where_it_came_from(empty_folder
         ("PACELINE_STORE", "", "store", None),
         ("PACELINE_STORE", "sqlite:///x.db", "store", "sqlite:///x.db"),
         ("PACELINE_HOST", "[::1]", "host", "::1"),
-        ("PACELINE_RETENTION", "7d", "retention", 604_800.0),
+        ("PACELINE_TRACE_RETENTION", "7d", "trace_retention", 604_800.0),
         ("PACELINE_OUTGOING_ALLOW", "", "outgoing_allow", ()),
         ("PACELINE_OUTGOING_ALLOW", "127.0.0.0/8", "outgoing_allow", (ip_network("127.0.0.0/8"),)),
         (

@@ -9,7 +9,17 @@ from hypothesis import strategies as st
 from paceline.model.limits import Limit, parse_limit
 from paceline.model.messages import FlowKey
 from paceline.pacing import forecast
-from paceline.pacing.forecast import Place, Reason, ahead_of, gate_reasons, moment_of, rivals, senders, starts
+from paceline.pacing.forecast import (
+    Place,
+    Reason,
+    ahead_of,
+    gate_reasons,
+    moment_of,
+    moment_of_gate,
+    rivals,
+    senders,
+    starts,
+)
 from paceline.pacing.gates import Gate, SharedGate
 from paceline.pacing.lane import Account
 from paceline.pacing.quotas import Quota
@@ -102,6 +112,30 @@ def test_far_ahead_the_rate_is_taken_to_go_on(monkeypatch: pytest.MonkeyPatch) -
     pairs = told_and_true(world, made, 20_000, every=2000)
     for told, true in pairs[1:]:
         assert abs(told - true) <= 0.02 * true
+
+
+def test_what_a_wider_limit_alone_allows_is_foretold(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forecast, "STEPS", 700)
+    world, _ = world_of(([], 1), ([], 1))
+    world.rule(Rule("all", parse_limit("10/min")))
+    world.fill(world.key(), 25)
+    world.run_for(70_000)
+    gate = world.agenda.scopes.gates["limit", "all"]
+    world.fill(world.key(), 995)
+    told = [moment_of_gate(gate, ahead, world.now, TOOK) for ahead in range(1000)]
+    now, before = world.now, len(world.sends)
+    world.run()
+    for moment, send in zip(told, world.sends[before:], strict=True):
+        assert (
+            abs(moment - send.started) <= 0.02 * (send.started - now) + 6 * TOOK
+        )  # the two take a moment for ten
+
+
+def test_a_gate_that_counts_nothing_lets_through_when_its_wait_ends() -> None:
+    gate = Gate("queue q")
+    assert moment_of_gate(gate, 100, START, TOOK) == START
+    gate.block(START + 5000)
+    assert moment_of_gate(gate, 100, START, TOOK) == START + 5000
 
 
 @given(

@@ -366,9 +366,9 @@ def test_a_sweep_never_forgets_a_gate_that_is_about_to_count(monkeypatch: pytest
     for each in rules:
         world.rule(each)
     random = Random(4)
-    for _ in range(300):
-        group = f"g{random.randrange(40)}"
-        world.add(world.key("a"), recipient=f"r{random.randrange(60)}", group=group)
+    for moment in range(0, 90_000, 300):
+        recipient, group = f"r{random.randrange(20)}", f"g{random.randrange(40)}"
+        world.at(START + moment, lambda r=recipient, g=group: world.add(world.key("a"), recipient=r, group=g))  # type: ignore[misc]  # binds the loop's values
     world.run()
     assert len(world.ended) == 300
     for each in rules:

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Final
 
 from cyclopts import App, Parameter
 
-from paceline.cli.options import USUAL, Common
+from paceline.cli.options import USUAL, Common, Switch
 from paceline.cli.server import part
 from paceline.cli.show import Column, local, note, put, put_fields, put_json, put_table, safe, until
 from paceline.cli.texts import pairs, parsed
@@ -21,9 +21,13 @@ _COLUMNS: Final = (
     Column("limits", 4),
     Column("last leaves", 3),
 )
+_EXAMPLE: Final = """Example:
+  paceline accounts set news --channel smtp --set host=mail.example.com
+    --set "from=News <news@example.com>" --set username=news
+    --set password=@password.txt --limit 20/min --limit 200/h"""
 
 
-@app.command(name="set", sort_key=0)
+@app.command(name="set", sort_key=0, help_epilogue=_EXAMPLE)
 def set_(
     name: str,
     /,
@@ -36,14 +40,10 @@ def set_(
     concurrency: int | None = None,
     quota: str | None = None,
     pool: str | None = None,
-    disabled: Annotated[bool, _NEGATIVE] = False,
+    disabled: Switch = False,
     common: Common = USUAL,
 ) -> None:
     """Make an account, or change it.
-
-    Examples:
-        paceline accounts set news --channel smtp --set host=mail.example.com --set from=news@example.com
-            --set username=news --set password=@password.txt --limit 20/min --limit 200/h
 
     Args:
         name: The account's name.

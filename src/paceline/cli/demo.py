@@ -6,11 +6,11 @@ import signal
 import sys
 from pathlib import Path
 from threading import Event
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
-from cyclopts import Parameter
 from cyclopts.types import PositiveInt
 
+from paceline.cli.options import Switch
 from paceline.cli.scenes import Scene, frame, line, look
 from paceline.cli.server import Server
 from paceline.cli.show import note, plural, put, safe, spell
@@ -24,7 +24,7 @@ CAMPAIGN: Final = "demo"
 
 def demo(
     *,
-    once: Annotated[bool, Parameter(negative="")] = False,
+    once: Switch = False,
     messages: PositiveInt = 300,
     port: int = 8080,
     data: Path = Path("demo-data"),

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from paceline.cli.filters import EVERYTHING, Filters, merged
-from paceline.cli.options import USUAL, Common
+from paceline.cli.options import USUAL, Common, Switch
 from paceline.cli.show import note, plural, put_json
 from paceline.model.errors import PacelineError
 
@@ -15,7 +15,7 @@ def export(
     *,
     format: Literal["csv", "jsonl"] = "jsonl",  # noqa: A002 - its name as an option
     output: Path | None = None,
-    force: bool = False,
+    force: Switch = False,
     filters: Filters = EVERYTHING,
     common: Common = USUAL,
 ) -> int:

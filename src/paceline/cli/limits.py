@@ -1,18 +1,20 @@
 """``paceline limits``: limits wider than one account."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from cyclopts import App, Parameter
 
-from paceline.cli.options import USUAL, Common
+from paceline.cli.options import USUAL, Common, Switch
 from paceline.cli.server import part
 from paceline.cli.show import Column, note, put, put_json, put_table, safe
 from paceline.model.errors import InvalidError, Problem
 
 app = App(name="limits", help="Set, list and remove limits wider than one account.")
+_EXAMPLE: Final = """Example: no telephone gets more than one a minute:
+  paceline limits set per-phone --limit 1/min --recipient '*' --channel sms"""
 
 
-@app.command(name="set", sort_key=0)
+@app.command(name="set", sort_key=0, help_epilogue=_EXAMPLE)
 def set_(
     name: str,
     /,
@@ -23,13 +25,10 @@ def set_(
     recipient: str | None = None,
     group: str | None = None,
     channel: str | None = None,
-    overall: Annotated[bool, Parameter(name="--global", negative="")] = False,
+    overall: Annotated[Switch, Parameter(name="--global")] = False,
     common: Common = USUAL,
 ) -> None:
     """Make a limit, or change it.
-
-    Examples:
-        paceline limits set sms-per-phone --limit 1/min --recipient '*' --channel sms
 
     Args:
         name: The limit's name.

@@ -44,11 +44,18 @@ _ROOMS: Final[Sequence[tuple[str, str, str]]] = (
     ("export", "paceline.cli.export:export", "Write messages as CSV or JSON lines."),
     ("doctor", "paceline.cli.doctor:doctor", "Check the installation and say what to mend."),
 )
+_EXAMPLES: Final = {
+    "send": """Examples:
+  paceline send --channel smtp --to ada@example.com --subject Hello --text Hi
+  paceline send --channel webhook --to https://example.com/ --payload '{}'
+  paceline send --file messages.jsonl
+  generate | paceline send""",
+}
 _OPTION_OF_FIELD: Final = {"scheduled_at": "at", "variables": "var"}
 
 
-def build() -> App:
-    """The tree of commands; what a command needs is imported when it is used."""
+def build(command: str = "") -> App:
+    """The tree of commands, to run `command`; what a command needs is imported when it is used."""
     app = App(
         name="paceline",
         help="A durable outbound message queue that keeps every limit exactly.",
@@ -57,19 +64,22 @@ def build() -> App:
         version=f"paceline {__version__}",
         version_flags=["--version"],
         help_format="plaintext",
-        default_parameter=None,
         suppress_keyboard_interrupt=False,
         result_action="return_value",
     )
     for index, (name, path, words) in enumerate(_ROOMS):
-        app.command(path, name=name, help=words, sort_key=index)
+        # The one that is run has its own, longer words; the others are not imported for theirs.
+        own: dict[str, Any] = {"help": words} if name != command else {}
+        if name in _EXAMPLES:
+            own["help_epilogue"] = _EXAMPLES[name]
+        app.command(path, name=name, sort_key=index, **own)
     return app
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command; answers the exit code."""
-    app = build()
     given = list(sys.argv[1:] if arguments is None else arguments)
+    app = build(given[0] if given else "")
     try:
         code = app(given, exit_on_error=False, print_error=False)
         sys.stdout.flush()

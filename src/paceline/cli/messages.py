@@ -1,13 +1,13 @@
 """``paceline messages``: list, show, explain, retry, cancel."""
 
 import re
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
-from cyclopts import App, Parameter
+from cyclopts import App
 from cyclopts.types import PositiveInt
 
 from paceline.cli.filters import EVERYTHING, Filters
-from paceline.cli.options import USUAL, Common
+from paceline.cli.options import USUAL, Common, Switch
 from paceline.cli.server import Server, part
 from paceline.cli.show import (
     Column,
@@ -164,8 +164,8 @@ def retry(
     message: str | None = None,
     /,
     *,
-    dry_run: Annotated[bool, Parameter(negative="")] = False,
-    yes: Annotated[bool, Parameter(negative="")] = False,
+    dry_run: Switch = False,
+    yes: Switch = False,
     filters: Filters = EVERYTHING,
     common: Common = USUAL,
 ) -> int:
@@ -184,8 +184,8 @@ def cancel(
     message: str | None = None,
     /,
     *,
-    dry_run: Annotated[bool, Parameter(negative="")] = False,
-    yes: Annotated[bool, Parameter(negative="")] = False,
+    dry_run: Switch = False,
+    yes: Switch = False,
     filters: Filters = EVERYTHING,
     common: Common = USUAL,
 ) -> int:
@@ -277,7 +277,7 @@ def _error(error: object) -> str:
 
 
 def _progress(progress: object) -> str:
-    if not isinstance(progress, dict) or progress.get("percent") is None:
+    if not isinstance(progress, dict) or not progress.get("percent"):
         return ""
     return f"{progress['percent']:g} % {safe(progress.get('step'))}".strip()
 

@@ -10,6 +10,9 @@ from cyclopts import Group, Parameter
 
 from paceline.cli.server import Server, open_server
 
+Switch = Annotated[bool, Parameter(negative="", show_default=False)]
+"""An option that is there or not."""
+
 _SERVER = Group("Server and output", sort_key=99)
 
 
@@ -24,7 +27,7 @@ class Common:
     key_file: Annotated[Path | None, Parameter(group=_SERVER)] = None
     """File that holds the key. Also PACELINE_KEY, PACELINE_KEY_FILE; else admin.key in the data folder."""
 
-    json: Annotated[bool, Parameter(group=_SERVER, negative="")] = False
+    json: Annotated[bool, Parameter(group=_SERVER, negative="", show_default=False)] = False
     """Print JSON for programs instead of text for people."""
 
     @contextmanager

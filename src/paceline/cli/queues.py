@@ -4,7 +4,7 @@ from typing import Annotated, Any, Final, Literal
 
 from cyclopts import App, Parameter
 
-from paceline.cli.options import USUAL, Common
+from paceline.cli.options import USUAL, Common, Switch
 from paceline.cli.server import Server, part
 from paceline.cli.show import Column, note, plural, put, put_json, put_table, safe
 from paceline.cli.sure import sure
@@ -25,9 +25,7 @@ _COLUMNS: Final = (
 
 
 @app.command(name="list", sort_key=0)
-def list_(
-    *, all_: Annotated[bool, Parameter(name="--all", negative="")] = False, common: Common = USUAL
-) -> None:
+def list_(*, all_: Annotated[Switch, Parameter(name="--all")] = False, common: Common = USUAL) -> None:
     """List the queues with their counts.
 
     Args:
@@ -84,7 +82,7 @@ def empty(
     name: str,
     /,
     *,
-    yes: Annotated[bool, Parameter(negative="")] = False,
+    yes: Switch = False,
     common: Common = USUAL,
 ) -> int:
     """Remove every waiting message of a queue. They are not sent.

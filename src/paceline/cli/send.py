@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 
 from cyclopts import Parameter
 
-from paceline.cli.options import USUAL, Common
+from paceline.cli.options import USUAL, Common, Switch
 from paceline.cli.server import Server
 from paceline.cli.show import local, note, plural, put, put_json, safe, until
 from paceline.cli.texts import messages_in, pairs, parsed, priority, read_text
@@ -37,17 +37,11 @@ def send(
     expires_at: str | None = None,
     idempotency_key: str | None = None,
     file: Path | None = None,
-    wait: Annotated[bool, Parameter(negative="")] = False,
+    wait: Switch = False,
     timeout: str = "60s",
     common: Common = USUAL,
 ) -> int:
     """Send a message. It is on disk when this answers.
-
-    Examples:
-        paceline send --channel smtp --to ada@example.com --subject Hello --text "It works"
-        paceline send --channel webhook --to https://example.com/hook --payload '{"a": 1}'
-        paceline send --file messages.jsonl
-        generate | paceline send
 
     Args:
         channel: How to send: smtp, webhook, telegram-bot, handler...

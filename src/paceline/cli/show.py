@@ -145,16 +145,17 @@ def put_table(columns: Sequence[Column], rows: Iterable[Sequence[object]]) -> No
 
 
 def put_fields(pairs: Iterable[tuple[str, object]]) -> None:
-    """One thing as ``name  value`` lines; empty values are left out, long ones go on below."""
-    kept = [(name, safe(value)) for name, value in pairs if value not in (None, "", [], {})]
-    if not kept:
-        return
-    size = max(len(name) for name, _ in kept)
+    """One thing as ``name  value`` lines; empty values are left out, what is long goes on below its beginning."""
+    kept = [(name, value) for name, value in pairs if value not in (None, "", [], {})]
+    size = max((len(name) for name, _ in kept), default=0)
     room = width()
     for name, value in kept:
-        pieces = [value] if room is None else wrapped(value, max(10, room - size - 2))
-        for index, piece in enumerate(pieces):
-            put(f"{name if index == 0 else '':<{size}}{_GAP}{styled(piece, STYLES.get(piece))}")
+        # A line of content always stands below `value`, so that none can pass for a line of ours.
+        lines = [safe(line) for line in value.splitlines()] if isinstance(value, str) else [safe(value)]
+        if room is not None:
+            lines = [piece for line in lines for piece in wrapped(line, max(10, room - size - 2))]
+        for index, line in enumerate(lines):
+            put(f"{name if index == 0 else '':<{size}}{_GAP}{styled(line, STYLES.get(line))}".rstrip())
 
 
 def cells(text: str) -> int:

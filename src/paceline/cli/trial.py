@@ -1,11 +1,10 @@
 """``paceline test-queue``: does it send, and how long does it take?"""
 
-from typing import Annotated, Any
+from typing import Any
 
-from cyclopts import Parameter
 from cyclopts.types import PositiveInt
 
-from paceline.cli.options import USUAL, Common
+from paceline.cli.options import USUAL, Common, Switch
 from paceline.cli.server import Server, part
 from paceline.cli.show import Column, moment, note, plural, put_json, put_table, spell
 from paceline.model.durations import parse_duration
@@ -24,7 +23,7 @@ def trial(
     kind: str | None = None,
     text: str = "A test message from Paceline.",
     count: PositiveInt = 1,
-    wait: Annotated[bool, Parameter(negative="")] = False,
+    wait: Switch = False,
     timeout: str = "60s",
     common: Common = USUAL,
 ) -> int:

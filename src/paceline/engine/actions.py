@@ -296,7 +296,11 @@ class Actions:
         draft.check()
         assert plan is not None  # noqa: S101 - a missing or wrong action is a problem found above
         return Order(
-            action, plan, wanted, () if wanted_ids is UNSET else wanted_ids, None if expect is UNSET else expect
+            action,
+            plan,
+            wanted,
+            () if wanted_ids is UNSET else wanted_ids,
+            None if expect is UNSET else expect,
         )
 
     def _read_filter(self, caller: Caller, draft: Draft, everything: bool) -> Filter | None:

@@ -30,21 +30,29 @@ class Directory:
         self.queues: dict[str, QueueSpec] = {}
         self.rules: dict[str, Rule] = {}
         self.templates: dict[tuple[str, str], Template] = {}
-        self.lanes: dict[str, int] = {}
+        self.lanes: dict[str, int] = {}  # accounts in each lane
+        self._private: dict[str, int] = {}  # those of them that other tenants may not use
 
     def set_account(self, spec: AccountSpec) -> None:
         """Add or replace an account."""
         self.drop_account(spec.id)
         self.accounts[spec.id] = spec
         self.lanes[spec.lane] = self.lanes.get(spec.lane, 0) + 1
+        self._private[spec.lane] = self._private.get(spec.lane, 0) + (not spec.shared)
 
     def drop_account(self, id_: str) -> None:
         """Forget an account."""
         old = self.accounts.pop(id_, None)
         if old is not None:
             self.lanes[old.lane] -= 1
+            self._private[old.lane] -= not old.shared
             if not self.lanes[old.lane]:
                 del self.lanes[old.lane]
+                del self._private[old.lane]
+
+    def is_shared(self, lane: str) -> bool:
+        """Whether other tenants may send through a lane: any of its accounts may serve them, so all have to be shared."""
+        return lane in self.lanes and not self._private[lane]
 
     def find_account(self, tenant: str, name: str) -> AccountSpec | None:
         """The account a tenant means by a name: its own, or one that is shared with everybody."""

@@ -113,6 +113,10 @@ class Dispatcher:
             released = self.agenda.release(now, room)
             if released:
                 self._handing += 1
+                # The calls that made room are settled in this commit or an earlier one, never in a later one:
+                # so after a crash no more messages are open than calls were allowed to be.
+                if self._ended:
+                    self._spawn(self._settle_batch(self._take_ended()))
                 self._spawn(self._hand_over(released, now))
         if self.agenda.wanted:
             self._read_on()
@@ -181,7 +185,9 @@ class Dispatcher:
             key = self.key_of(row.flow)
             waits = row.state == State.PENDING and (row.expires_at is None or row.expires_at > now)
             if waits and key is not None and row.id not in self.agenda.out:
-                self.agenda.offer(row.flow, key, Entry(row.turn, row.id, row.expires_at, row.recipient, row.group))
+                self.agenda.offer(
+                    row.flow, key, Entry(row.turn, row.id, row.expires_at, row.recipient, row.group)
+                )
         self.wake()
 
     def _put_back(self, released: Sequence[Release]) -> None:
@@ -231,9 +237,12 @@ class Dispatcher:
     async def _settle(self) -> None:
         """Write endings until there are none left: what ends during one commit goes into the next."""
         while self._ended:
-            ended, self._ended = self._ended, []
-            await self._settle_batch(ended)
+            await self._settle_batch(self._take_ended())
         self._settling = False
+
+    def _take_ended(self) -> list[Ended]:
+        ended, self._ended = self._ended, []
+        return ended
 
     async def _settle_batch(self, ended: list[Ended]) -> None:
         now = self.clock.now()

@@ -55,7 +55,9 @@ async def _store(core: Core) -> list[Finding]:
         found.append(_finding("SQLite", current, f"version {version}", "Install a newer apsw."))
     wal, free = health.get("wal_bytes"), health.get("free_bytes")
     if isinstance(wal, int):
-        advice = "Close other programs that hold the database open; it shrinks by itself when nobody reads it."
+        advice = (
+            "Close other programs that hold the database open; it shrinks by itself when nobody reads it."
+        )
         found.append(_finding("write-ahead log", wal <= MOST_WAL, f"{wal / 1024**2:.1f} MiB", advice))
     if isinstance(free, int):
         advice = "Make room, or clean old messages: paceline queues clean QUEUE"
@@ -127,7 +129,9 @@ def _accounts(core: Core) -> list[Finding]:
 
 def _queues(core: Core) -> Finding:
     paused = sorted(spec.name for spec in core.directory.queues.values() if spec.paused)
-    return _finding("paused queues", not paused, _few(paused, "none"), "Resume one: paceline queues resume NAME")
+    return _finding(
+        "paused queues", not paused, _few(paused, "none"), "Resume one: paceline queues resume NAME"
+    )
 
 
 async def _stuck(core: Core) -> Finding:
@@ -162,7 +166,9 @@ def _orphans(core: Core, counts: list[Counted]) -> Finding:
             held[f"account {account}"] = held.get(f"account {account}", 0) + each.count
         elif lane not in core.directory.lanes:
             held[f"pool {lane}"] = held.get(f"pool {lane}", 0) + each.count
-    detail = _few([f"{count:,} for {what}" for what, count in sorted(held.items())], "every message has its account")
+    detail = _few(
+        [f"{count:,} for {what}" for what, count in sorted(held.items())], "every message has its account"
+    )
     advice = "Put the account back, or move the messages: PATCH /api/v1/messages/ID with another account."
     return _finding("messages without an account", not held, detail, advice)
 

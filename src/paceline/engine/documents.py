@@ -71,10 +71,14 @@ def read_queue(name: str, body: Any, base: QueueSpec) -> QueueSpec:
     draft = Draft(body, _QUEUE_FIELDS)
     draft.take_name(name)
     given = {
-        "concurrency": draft.take("concurrency", _or_none(lambda v: checks.check_integer(v, 1, MAX_CONCURRENCY))),
+        "concurrency": draft.take(
+            "concurrency", _or_none(lambda v: checks.check_integer(v, 1, MAX_CONCURRENCY))
+        ),
         "max_attempts": draft.take("max_attempts", lambda v: checks.check_integer(v, 1, 100)),
         "backoff": draft.take("backoff", parse_backoff),
-        "timeout_ms": draft.take("timeout", lambda v: parse_duration(v, least=100, most=checks.MAX_TIMEOUT_MS)),
+        "timeout_ms": draft.take(
+            "timeout", lambda v: parse_duration(v, least=100, most=checks.MAX_TIMEOUT_MS)
+        ),
     }
     retention = base.retention
     if "retention" in draft.body:

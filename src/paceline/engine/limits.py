@@ -49,7 +49,9 @@ class Limits:
         async with self._changing:
             known = core.directory.rules
             if rule.name not in known and sum(_is_owned(each, owner) for each in known) >= MAX_RULES:
-                raise InvalidError([Problem("/name", f"there are {MAX_RULES:,} limits already; delete some first")])
+                raise InvalidError(
+                    [Problem("/name", f"there are {MAX_RULES:,} limits already; delete some first")]
+                )
             await core.store.put([documents.rule_document(owner, name, rule, core.clock.now())])
             core.directory.rules[rule.name] = rule
             await core.gates.set_rule(rule)
@@ -115,7 +117,9 @@ class Limits:
         # From Python an installation key reaches a tenant's limit as "tenant/name".
         rule = rules.get(documents.rule_name(_owner(caller), name))
         if rule is None:
-            near = checks.suggestion(name, [_short(each) for each in rules if _is_owned(each, _owner(caller))])
+            near = checks.suggestion(
+                name, [_short(each) for each in rules if _is_owned(each, _owner(caller))]
+            )
             raise NotFoundError(f"there is no limit '{name[:60]}'{near}")
         return rule
 
@@ -174,7 +178,9 @@ def read_simulation(body: Any) -> Simulation:
     """
     draft = Draft(body, ("limits", "interval", "jitter", "concurrency", "count", "duration"))
     plan = {
-        "interval_ms": draft.take("interval", lambda v: 0 if v is None else parse_duration(v, most=MAX_INTERVAL_MS)),
+        "interval_ms": draft.take(
+            "interval", lambda v: 0 if v is None else parse_duration(v, most=MAX_INTERVAL_MS)
+        ),
         "jitter": draft.take("jitter", lambda v: checks.check_number(v, 0, 10)),
         "concurrency": draft.take("concurrency", _concurrency),
         "count": draft.need("count", lambda v: checks.check_integer(v, 1, MAX_COUNT)),

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from paceline.engine.core import Core
+from paceline.engine.gather import Gatherer
 from paceline.engine.intake import Prepared
 from paceline.engine.keys import Caller
 from paceline.engine.outlook import reason_view
@@ -38,6 +39,7 @@ class Messages:
         """`core` holds the parts of the engine."""
         self._core = core
         self._waiters: dict[int, list[asyncio.Future[None]]] = {}
+        self._gatherer = Gatherer(self._begin, self._arrived)
         core.bus.tap(self._heard)
 
     # -- sending
@@ -51,7 +53,7 @@ class Messages:
         """
         core = self._core
         prepared = core.intake.prepare(body, self._tenant(caller, body), core.clock.now())
-        added = (await self._add([prepared]))[0]
+        added = await self._gatherer.add(prepared)
         row = prepared.row
         if added.duplicate:
             self._must_match(row.fingerprint, added)
@@ -123,15 +125,19 @@ class Messages:
             accepted.append(item)
 
     async def _add(self, prepared: Sequence[Prepared]) -> list[Added]:
+        answers = await self._begin(prepared)
+        self._arrived(prepared, answers)
+        return answers
+
+    def _begin(self, prepared: Sequence[Prepared]) -> "asyncio.Future[list[Added]]":
         core = self._core
         flows = {p.row.flow: p.flow for p in prepared if p.row.flow not in core.gates.keys}
-        rows = [p.row for p in prepared]
-        answers = await core.store.add(rows, list(flows.values()), core.clock.now())
-        core.gates.keys.update(flows)
+        return core.store.add([p.row for p in prepared], list(flows.values()), core.clock.now())
+
+    def _arrived(self, prepared: Sequence[Prepared], answers: Sequence[Added]) -> None:
         for each, added in zip(prepared, answers, strict=True):
             if not added.duplicate:
-                core.arrived(each.row, each.flow)
-        return answers
+                self._core.arrived(each.row, each.flow)
 
     def _must_match(self, fingerprint: str | None, added: Added) -> None:
         if added.fingerprint != fingerprint:
@@ -186,8 +192,7 @@ class Messages:
         if recent is None:
             return None, []
         row, key = recent
-        index = max(0, self._core.dispatcher.pending[row.flow] - 1)
-        eta, reasons = self._core.outlook.forecast(row.flow, key, State(row.state), row.due_at, index)
+        eta, reasons = self._core.outlook.first(row, key)
         return time_or_none(eta), [reason_view(reason) for reason in reasons]
 
     async def why(self, caller: Caller, id_: str) -> dict[str, Any]:
@@ -247,7 +252,9 @@ class Messages:
             before = ids.from_text(cursor)
             if before is None:
                 raise InvalidError([Problem("/cursor", "is not a cursor of this list")])
-        rows = await self._core.store.find(parse_query(query, caller, self._core.directory.accounts), before, limit + 1)
+        rows = await self._core.store.find(
+            parse_query(query, caller, self._core.directory.accounts), before, limit + 1
+        )
         more = len(rows) > limit
         rows = rows[:limit]
         items = [message_view(row, self._core.progress.get(row.id)) for row in rows]

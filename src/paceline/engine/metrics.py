@@ -104,7 +104,10 @@ class Metrics(Collector):
 
     def _queue_names(self) -> list[str]:
         figures = self._core.figures.queues
-        return [*self._core.directory.queues, *(name for name in figures if name not in self._core.directory.queues)]
+        return [
+            *self._core.directory.queues,
+            *(name for name in figures if name not in self._core.directory.queues),
+        ]
 
     def _messages(self, named: dict[str, str]) -> Metric:
         sums: Counter[tuple[str, str]] = Counter()
@@ -139,7 +142,10 @@ class Metrics(Collector):
         return family
 
     def _durations(self, named: dict[str, str]) -> Iterator[Metric]:
-        for part, text in (("send", "How long calls to providers take"), ("wait", "From due to the start of the call")):
+        for part, text in (
+            ("send", "How long calls to providers take"),
+            ("wait", "From due to the start of the call"),
+        ):
             sums: defaultdict[str, list[Histogram]] = defaultdict(list)
             for queue, figures in self._core.figures.queues.items():
                 sums[named.get(queue, OTHER)].append(figures.sends if part == "send" else figures.waits)
@@ -193,13 +199,19 @@ class Metrics(Collector):
             if name == "completed":
                 yield CounterMetricFamily("paceline_threads_completed", "Handlers that returned", value=value)
             else:
-                yield GaugeMetricFamily(f"paceline_threads_{name}", f"Pool of threads for handlers: {name}", value=value)
+                yield GaugeMetricFamily(
+                    f"paceline_threads_{name}", f"Pool of threads for handlers: {name}", value=value
+                )
 
     def _engine(self) -> Iterator[Metric]:
         dispatcher = self._core.dispatcher
         yield GaugeMetricFamily("paceline_in_flight", "Calls under way", value=len(self._core.agenda.out))
-        yield GaugeMetricFamily("paceline_running", "1 while messages are released", value=int(dispatcher.running))
-        yield GaugeMetricFamily("paceline_store_away", "1 while the store cannot write", value=int(dispatcher.away))
+        yield GaugeMetricFamily(
+            "paceline_running", "1 while messages are released", value=int(dispatcher.running)
+        )
+        yield GaugeMetricFamily(
+            "paceline_store_away", "1 while the store cannot write", value=int(dispatcher.away)
+        )
 
 
 def _named(queues: Iterable[str]) -> dict[str, str]:

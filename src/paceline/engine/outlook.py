@@ -5,7 +5,7 @@ from typing import Any
 from paceline.clock import Clock
 from paceline.engine.figures import Figures
 from paceline.model.checks import print_time
-from paceline.model.messages import NOBODY, FlowKey
+from paceline.model.messages import NOBODY, FlowKey, NewMessage
 from paceline.model.states import State
 from paceline.pacing import forecast
 from paceline.pacing.agenda import Agenda
@@ -33,6 +33,25 @@ class Outlook:
             return None, []
         index = await self._store.ahead(row.flow, row.turn, row.id) if state is State.PENDING else 0
         return self.forecast(row.flow, key, state, row.due_at, index)
+
+    def first(self, row: NewMessage, key: FlowKey) -> tuple[int | None, list[Reason]]:
+        """For a message that was just taken in: quick, because every sender gets it with the answer."""
+        if row.state == State.SCHEDULED and self.running:
+            return row.due_at, [Reason("scheduled", "it is scheduled for later", row.due_at)]
+        index = max(0, self.pending.get(row.flow, 1) - 1)
+        if not index and self.running and self._goes_at_once(row.flow, key):
+            return self._clock.now(), []
+        return self.forecast(row.flow, key, State(row.state), row.due_at, index)
+
+    def _goes_at_once(self, number: int, key: FlowKey) -> bool:
+        """Alone in its flow, its account open and free of other work, and no wider gate to pass."""
+        lane = self._agenda.lanes.get(key.lane)
+        if lane is None:
+            return False
+        account, flow = lane.accounts.get(key.account), lane.flows.get(number)
+        if account is None or flow is None or flow.gates or flow.keyed:
+            return False
+        return account.turns.size <= 1 and not lane.turns and account.opens(self._clock.now()) == 0
 
     def forecast(
         self, number: int, key: FlowKey, state: State, due_at: int, index: int

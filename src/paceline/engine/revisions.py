@@ -167,7 +167,9 @@ def _check_expiry(made: Revision, changes: Changes) -> None:
         return
     if changes.expires_at is not UNSET:
         raise InvalidError([Problem("/expires_at", "is not after the moment the message is scheduled for")])
-    raise InvalidError([Problem("/scheduled_at", "is not before the moment the message expires; move that, too")])
+    raise InvalidError(
+        [Problem("/scheduled_at", "is not before the moment the message expires; move that, too")]
+    )
 
 
 def _placed(row: StoredMessage, key: FlowKey, name: str | None, directory: Directory) -> tuple[str, str, str]:
@@ -181,10 +183,16 @@ def _placed(row: StoredMessage, key: FlowKey, name: str | None, directory: Direc
             text = f"'{name}' is an account of channel {spec.channel}, not {row.channel}"
             raise InvalidError([Problem("/account", text)])
         return spec.lane, spec.id, spec.pool
-    for lane in (key.lane, lane_key(row.tenant, row.channel, row.pool), lane_key(DEFAULT_TENANT, row.channel, row.pool)):
+    for lane in (
+        key.lane,
+        lane_key(row.tenant, row.channel, row.pool),
+        lane_key(DEFAULT_TENANT, row.channel, row.pool),
+    ):
         if lane in directory.lanes:
             return lane, NOBODY, row.pool
-    raise InvalidError([Problem("/account", f"there is no account in pool '{row.pool}'; name one to move it to")])
+    raise InvalidError(
+        [Problem("/account", f"there is no account in pool '{row.pool}'; name one to move it to")]
+    )
 
 
 def _revived(row: StoredMessage, key: FlowKey, now: int) -> Planned:

@@ -38,7 +38,9 @@ class Templates:
         draft.check()
         place = (caller.own, name)
         if place not in core.directory.templates and self._count(caller.own) >= MAX_TEMPLATES:
-            raise InvalidError([Problem("/name", f"there are {MAX_TEMPLATES:,} templates already; delete some first")])
+            raise InvalidError(
+                [Problem("/name", f"there are {MAX_TEMPLATES:,} templates already; delete some first")]
+            )
         template = Template(caller.own, name, parts["subject"], parts["text"], parts["html"])
         await core.store.put([documents.template_document(template, core.clock.now())])
         core.directory.templates[place] = template

@@ -103,10 +103,14 @@ class Watch:
         for (tenant, channel, outcome, code), count in self._core.figures.failures.items():
             if caller.sees(tenant):
                 class_ = _class_of(outcome)
-                sums[{"code": (code, class_, channel), "class": (class_,), "channel": (channel,)}[by]] += count
+                sums[{"code": (code, class_, channel), "class": (class_,), "channel": (channel,)}[by]] += (
+                    count
+                )
         names = {"code": ("code", "class", "channel"), "class": ("class",), "channel": ("channel",)}[by]
         ordered = sorted(sums.items(), key=lambda item: (-item[1], item[0]))
-        items = [{**dict(zip(names, key, strict=True)), "count": count} for key, count in ordered[:MOST_GROUPS]]
+        items = [
+            {**dict(zip(names, key, strict=True)), "count": count} for key, count in ordered[:MOST_GROUPS]
+        ]
         return {"by": by, "since": print_time(self._since), "total": sum(sums.values()), "items": items}
 
     def _rates(self, flowing: Flowing, over: int) -> dict[str, float]:
@@ -137,7 +141,9 @@ class Watch:
             "last_health_check": print_time(core.clock.now()) if health else None,
         }
         if not running:
-            answer["detail"] = "stopped; it goes on with POST /api/v1/scheduler/start or when the process restarts"
+            answer["detail"] = (
+                "stopped; it goes on with POST /api/v1/scheduler/start or when the process restarts"
+            )
         return answer
 
     async def stop(self, caller: Caller) -> dict[str, Any]:

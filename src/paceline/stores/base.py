@@ -11,6 +11,7 @@ Accounts are named here by their account id, ``"owner/name"`` (`model.messages.a
 use the same name, and an account of one tenant may be shared with others. The store never takes it apart.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Protocol
 
@@ -213,9 +214,12 @@ class Store(Protocol):
     async def close(self) -> None:
         """Finish what was asked for, release the ownership."""
 
-    async def add(self, rows: Sequence[NewMessage], flows: Sequence[FlowKey], now: int) -> list[Added]:
+    def add(
+        self, rows: Sequence[NewMessage], flows: Sequence[FlowKey], now: int
+    ) -> asyncio.Future[list[Added]]:
         """Store new messages; `flows` are those that may not be known yet. One answer a row, in order.
 
+        Not a coroutine: the write is asked for at once, so that the store works while the caller goes on.
         A row whose (tenant, idempotency key) is known, or stands earlier in the same call, adds nothing.
         """
 

@@ -80,10 +80,11 @@ class SqliteStore:
 
     # Writes
 
-    async def add(self, rows: Sequence[NewMessage], flows: Sequence[FlowKey], now: int) -> list[Added]:
+    def add(
+        self, rows: Sequence[NewMessage], flows: Sequence[FlowKey], now: int
+    ) -> asyncio.Future[list[Added]]:
         """See `Store.add`."""
-        answer: list[Added] = await self._writer.submit(Kind.ADD, sqlite_writes.Add(rows, flows), len(rows))
-        return answer
+        return self._writer.submit(Kind.ADD, sqlite_writes.Add(rows, flows), len(rows))
 
     async def hand_over(self, marks: Sequence[Mark], now: int) -> list[HandedOver]:
         """See `Store.hand_over`."""

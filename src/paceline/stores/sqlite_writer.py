@@ -17,6 +17,8 @@ from paceline.stores.sqlite_schema import Ownership, Session, translate
 
 _MOST_ROWS = 5_000
 """A commit takes calls until it has this many rows, so that the last one in line does not wait for all."""
+_WORTH_A_COMMIT = 16
+"""Rows for which an idle writer starts at once instead of waiting for more of the same step of the loop."""
 
 _CHECKPOINT_PAGES = 4_000
 _IDLE_CHECKPOINT_PAGES = 1_000
@@ -99,6 +101,7 @@ class Writer:
         self._gathered: list[Call] = []
         self._pending: list[Call] = []
         self._wake = threading.Condition()
+        self._idle = False
         self._stopping = False
         self._stopped = loop.create_future()
         self._thread = threading.Thread(target=self._work, name="paceline-store", daemon=True)
@@ -118,6 +121,8 @@ class Writer:
         if not self._gathered:
             self._loop.call_soon(self._pass_on)
         self._gathered.append(Call(kind, work, rows, future))
+        if self._idle and rows >= _WORTH_A_COMMIT:
+            self._pass_on()  # the thread has nothing to do: it need not wait until this step is over
         return future
 
     async def stop(self) -> None:
@@ -127,6 +132,8 @@ class Writer:
         await self._stopped
 
     def _pass_on(self) -> None:
+        if not self._gathered and not self._stopping:
+            return
         gathered, self._gathered = self._gathered, []
         with self._wake:
             self._pending += gathered
@@ -146,8 +153,10 @@ class Writer:
     def _take(self) -> list[Call]:
         """The next calls in the order they came, as many as make a good commit; none when it is over."""
         with self._wake:
+            self._idle = True
             while not self._pending and not self._stopping:
                 self._wake.wait()
+            self._idle = False
             rows = 0
             for count, call in enumerate(self._pending):
                 rows += call.rows

@@ -1,0 +1,111 @@
+"""The wall clock was moved while the server was away: limits hold, and nothing waits longer than its window."""
+
+from pathlib import Path
+
+import pytest
+
+from bench.engine import Noop
+from paceline.clock import ManualClock
+from paceline.engine import recovery
+from paceline.engine.core import Core, Options
+from paceline.engine.recovery import clock_shift, restore_gates, settle_open
+from paceline.engine.secrets import Vault
+from paceline.model.accounts import AccountSpec
+from paceline.model.limits import parse_limit
+from paceline.model.messages import Mark
+from paceline.pacing.lane import Account
+from paceline.stores.sqlite import SqliteStore
+
+START = 1_700_000_000_000
+HOUR, MINUTE = 3_600_000, 60_000
+
+
+class World:
+    """An engine that is started and ended by hand; its clock moves only when told to, and does no I/O of its own."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder, self.monkeypatch = folder, monkeypatch
+        self.offset = 0
+        monkeypatch.setattr(recovery, "boot_reading", lambda: ("this-boot", self.offset))
+
+    async def open(self, now: int) -> Core:
+        store = SqliteStore(self.folder / "clock.db")
+        await store.open(now)
+        core = Core(
+            store,
+            {"noop": Noop()},
+            ManualClock(now),
+            Vault(bytes(32)),
+            lambda: 0.5,
+            lambda _url: None,
+            Options(),
+        )
+        core.directory.set_account(
+            AccountSpec(
+                owner="default", name="a", channel="noop", limits=(parse_limit("3/min"),), concurrency=9
+            )
+        )
+        core.gates.shift = await clock_shift(store, core.clock)
+        await settle_open(store, core.directory, core.clock)
+        await restore_gates(store, core.agenda, core.directory, core.gates, core.clock)
+        return core
+
+    async def hand_over(self, core: Core, count: int) -> None:
+        """Store messages and mark them as handed over, as the dispatcher does; then the process is gone."""
+        now = core.clock.now()
+        body = {"channel": "noop", "account": "a", "to": "r", "text": "t"}
+        prepared = [core.intake.prepare(body, "default", now) for _ in range(count)]
+        await core.store.add([p.row for p in prepared], [prepared[0].flow], now)
+        marks = [Mark(p.row.id, p.row.flow, "default/a", now) for p in prepared]
+        assert len(await core.store.hand_over(marks, now)) == count
+        await core.store.close()
+
+
+def gate_of(core: Core) -> Account:
+    gate = core.gates.account("default/a")
+    assert gate is not None
+    return gate
+
+
+@pytest.mark.parametrize(
+    "moved", [0, -HOUR, HOUR, -30 * 24 * HOUR, 30 * 24 * HOUR], ids=["not", "-1h", "+1h", "-30d", "+30d"]
+)
+@pytest.mark.parametrize("boot_known", [True, False])
+async def test_a_full_window_stays_full_when_the_clock_is_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, moved: int, boot_known: bool
+) -> None:
+    world = World(tmp_path, monkeypatch)
+    await world.hand_over(await world.open(START), 3)
+    core = await world.open(
+        START + 1000
+    )  # it ends what was open; the journal now says: finished at that moment
+    assert gate_of(core).opens(START + 1000) == START + 1000 + MINUTE
+    await core.store.close()
+    now = START + 1000 + 5000 + moved
+    world.offset = moved
+    if not boot_known:
+        monkeypatch.setattr(recovery, "boot_reading", lambda: None)
+    core = await world.open(now)
+    opens = gate_of(core).opens(now)
+    await core.store.close()
+    if boot_known or not moved:
+        assert opens == now - 5000 + MINUTE  # as if nobody had touched the clock
+    elif moved < 0:
+        assert opens == now + MINUTE  # unknown when they were: the longest it can be, and not an hour more
+    # Without a reading of the boot a clock set forward cannot be told from time that passed.
+
+
+async def test_a_flood_wait_is_moved_with_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from paceline.model.messages import AccountNote
+
+    world = World(tmp_path, monkeypatch)
+    core = await world.open(START)
+    await core.store.settle((), [AccountNote("default/a", flood_until=START + MINUTE)], (), (), START)
+    await core.store.close()
+    for moved in (-HOUR, HOUR):
+        world.offset += moved
+        core = await world.open(START + 1000 + world.offset)
+        assert gate_of(core).opens(core.clock.now()) == START + MINUTE + moved
+        await core.store.close()
+        world.offset -= moved
+        await (await world.open(START + 1000)).store.close()
