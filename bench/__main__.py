@@ -69,7 +69,7 @@ def calibrate() -> float:
 def add_ratio(figure: dict[str, Any], known: dict[str, float]) -> None:
     """Relate a figure to another of the same run, where it says so."""
     base = figure.get("of")
-    if base in known and known[base]:
+    if known.get(base):
         figure["ratio"] = round(figure["value"] / known[base], 3)
 
 

@@ -39,6 +39,12 @@ async def run(folder: Path, quick: bool) -> list[dict[str, Any]]:
     await engine.close()
     return [
         {"name": "fill (batches of 1,000)", "value": filled, "unit": "messages/s"},
-        {"name": "drain", "value": count / elapsed, "unit": "messages/s", "of": "raw claim+finish", "goal": ">= 0.2"},
+        {
+            "name": "drain",
+            "value": count / elapsed,
+            "unit": "messages/s",
+            "of": "raw claim+finish",
+            "goal": ">= 0.2",
+        },
         {"name": "drain CPU", "value": cpu / count * 1e6, "unit": "us/message"},
     ]

@@ -8,7 +8,7 @@ import msgspec
 from paceline.api.server import Server
 
 
-async def echo(scope: Any, receive: Any, send: Any) -> None:
+async def echo(_scope: Any, receive: Any, send: Any) -> None:
     """Read, parse, answer."""
     body = b""
     while True:

@@ -87,4 +87,9 @@ class Engine:
 
 def text_of(index: int, accounts: int) -> dict[str, Any]:
     """A message of about 200 bytes, to accounts in turn."""
-    return {"channel": "noop", "account": f"a{index % accounts}", "to": f"r{index}", "text": "Order shipped. " * 12}
+    return {
+        "channel": "noop",
+        "account": f"a{index % accounts}",
+        "to": f"r{index}",
+        "text": "Order shipped. " * 12,
+    }

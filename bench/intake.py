@@ -22,7 +22,9 @@ async def run(folder: Path, quick: bool) -> list[dict[str, Any]]:
     rounds = 1 if quick else 3
     echo_port, port = free_port(), free_port()
     echo = await _start("-m", "bench.echo", str(echo_port))
-    server = await _start("-m", "paceline.cli.main", "up", "--port", str(port), "--data", str(folder / "data"))
+    server = await _start(
+        "-m", "paceline.cli.main", "up", "--port", str(port), "--data", str(folder / "data")
+    )
     try:
         key = await _ready(port, folder / "data" / "admin.key")
         await _ready(echo_port, None)
@@ -32,7 +34,9 @@ async def run(folder: Path, quick: bool) -> list[dict[str, Any]]:
         for _ in range(rounds):
             echoes.append(await _rate(echo_port, request("/", body, ""), seconds))
             singles.append(await _rate(port, request("/api/v1/messages", body, key), seconds))
-            batches.append(1000 * await _rate(port, request("/api/v1/messages/batch", batch, key), seconds, 4))
+            batches.append(
+                1000 * await _rate(port, request("/api/v1/messages/batch", batch, key), seconds, 4)
+            )
     finally:
         for process in (echo, server):
             process.send_signal(signal.SIGTERM)

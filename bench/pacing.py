@@ -18,7 +18,9 @@ async def run(folder: Path, quick: bool) -> list[dict[str, Any]]:
     accounts, seconds = (100, 6) if quick else (1000, 20)
     engine = Engine(folder, in_flight=4000)
     await engine.open(accounts, [f"{MAXIMUM}/{SPAN:g}s"], concurrency=MAXIMUM)
-    await engine.fill(round(accounts * MAXIMUM * (seconds / SPAN + 3)), lambda index: text_of(index, accounts))
+    await engine.fill(
+        round(accounts * MAXIMUM * (seconds / SPAN + 3)), lambda index: text_of(index, accounts)
+    )
     arrivals: dict[str, list[float]] = defaultdict(list)
 
     def seen(account: str, _message: Outgoing) -> None:

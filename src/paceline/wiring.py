@@ -129,5 +129,7 @@ async def _serve(settings: Settings, handlers: Mapping[str, Callable[..., Any]] 
 def _greet(settings: Settings, port: int, *, first: bool) -> None:
     key = settings.data / KEY_FILE
     made = "An admin key was made" if first else "The admin key is"
-    sys.stdout.write(f"Paceline listens on http://{settings.host}:{port} (API reference: /docs)\n{made} in {key}\n")
+    sys.stdout.write(
+        f"Paceline listens on http://{settings.host}:{port} (API reference: /docs)\n{made} in {key}\n"
+    )
     sys.stdout.flush()

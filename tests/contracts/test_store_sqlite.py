@@ -137,7 +137,7 @@ async def test_a_closed_store_says_so(tmp_path: Path) -> None:
         await store.add([message()], [FLOW], NOW)
     await store.open(NOW)
     row = message()
-    under_way = asyncio.create_task(store.add([row], [FLOW], NOW))
+    under_way = asyncio.ensure_future(store.add([row], [FLOW], NOW))
     await asyncio.sleep(0)
     await store.close()
     assert [a.id for a in await under_way] == [row.id]
@@ -305,7 +305,7 @@ async def test_one_bad_call_fails_alone(tmp_path: Path) -> None:
 async def test_a_caller_that_gives_up_does_not_stop_the_others(tmp_path: Path) -> None:
     store = await opened(tmp_path / "a.db")
     rows = [message() for _ in range(3)]
-    calls = [asyncio.create_task(store.add([row], [FLOW], NOW)) for row in rows]
+    calls = [asyncio.ensure_future(store.add([row], [FLOW], NOW)) for row in rows]
     await asyncio.sleep(0)
     calls[1].cancel()
     answers = await asyncio.gather(*calls, return_exceptions=True)
@@ -317,8 +317,7 @@ async def test_a_caller_that_gives_up_does_not_stop_the_others(tmp_path: Path) -
 async def test_the_thread_gets_all_calls_of_a_step_together(tmp_path: Path) -> None:
     store = await opened(tmp_path / "a.db")
     before = (await store.health())["commits"]
-    calls = [asyncio.create_task(store.add([message()], [FLOW], NOW)) for _ in range(3)]
-    await asyncio.sleep(0)
+    calls = [asyncio.ensure_future(store.add([message()], [FLOW], NOW)) for _ in range(3)]
     # The thread has seen nothing yet, however long this step of the loop goes on.
     assert (store._writer.waiting, store._writer._pending) == (3, [])
     await asyncio.gather(*calls)

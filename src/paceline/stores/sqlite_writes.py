@@ -141,7 +141,11 @@ def add(session: Session, calls: Sequence[Add]) -> Plan:
     rows = [row for call in calls for row in call.rows]
     answers = [Added(row.id) for row in rows]
     keys = _take_keys(session, rows, answers)
-    fresh = [row for row, answer in zip(rows, answers, strict=True) if not answer.duplicate] if keys is not None else rows
+    fresh = (
+        [row for row, answer in zip(rows, answers, strict=True) if not answer.duplicate]
+        if keys is not None
+        else rows
+    )
     counts = Counter((row.flow, row.state) for row in fresh)
     work = Work(
         "add", encode(fresh), flows=_flows(calls), keys=_some(keys or []),
