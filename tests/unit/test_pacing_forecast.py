@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from paceline.model.limits import Limit, parse_limit
 from paceline.model.messages import FlowKey
-from paceline.pacing import forecast
+from paceline.pacing import schedule
 from paceline.pacing.forecast import (
     Place,
     Reason,
@@ -18,11 +18,11 @@ from paceline.pacing.forecast import (
     moment_of_gate,
     rivals,
     senders,
-    starts,
 )
 from paceline.pacing.gates import Gate, SharedGate
 from paceline.pacing.lane import Account
 from paceline.pacing.quotas import Quota
+from paceline.pacing.schedule import starts
 from paceline.pacing.scopes import Rule
 from paceline.pacing.windows import Spacing, Window
 from tests.unit.simulated import POOL, START, Answer, Simulated
@@ -107,7 +107,7 @@ def test_a_flood_wait_and_a_quota_are_foretold() -> None:
 
 
 def test_far_ahead_the_rate_is_taken_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(forecast, "STEPS", 1000)
+    monkeypatch.setattr(schedule, "STEPS", 1000)
     world, made = world_of((["20/min", "200/h"], 1), (["300/h"], 1))
     pairs = told_and_true(world, made, 20_000, every=2000)
     for told, true in pairs[1:]:
@@ -115,7 +115,7 @@ def test_far_ahead_the_rate_is_taken_to_go_on(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_what_a_wider_limit_alone_allows_is_foretold(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(forecast, "STEPS", 700)
+    monkeypatch.setattr(schedule, "STEPS", 700)
     world, _ = world_of(([], 1), ([], 1))
     world.rule(Rule("all", parse_limit("10/min")))
     world.fill(world.key(), 25)

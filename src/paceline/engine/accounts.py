@@ -169,7 +169,7 @@ class Accounts:
         if lane is None:
             return 0
         pending = self._core.dispatcher.pending
-        return sum(pending.get(n, 0) for n, f in lane.flows.items() if f.key.account == spec.id)
+        return sum(pending.get(number, 0) for number in lane.pinned.get(spec.id, ()))
 
     async def delete(self, caller: Caller, name: str) -> None:
         """Forget an account. Messages pinned to it are held until it is back or they are moved.

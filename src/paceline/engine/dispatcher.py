@@ -118,7 +118,7 @@ class Dispatcher:
                 if self._ended:
                     self._spawn(self._settle_batch(self._take_ended()))
                 self._spawn(self._hand_over(released, now))
-        if self.agenda.wanted:
+        if self.agenda.wanted and not self.away:
             self._read_on()
         if self.agenda.late:
             late, self.agenda.late = self.agenda.late, []
@@ -296,7 +296,13 @@ class Dispatcher:
             self._spawn(self._fill(part, requests))
 
     async def _fill(self, flows: list[Flow], requests: list[FlowAfter]) -> None:
-        parts = {part.flow: part for part in await self.store.entries(requests)}
+        try:
+            parts = {part.flow: part for part in await self.store.entries(requests)}
+        except UnavailableError as error:
+            self._step_back(error)
+            for flow in flows:
+                self.agenda.filled(flow, (), more=True)  # asked for again once the store is back
+            return
         for flow in flows:
             part = parts.get(flow.number)
             self.agenda.filled(flow, part.entries if part else (), more=part.more if part else False)

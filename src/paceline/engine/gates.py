@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from paceline.clock import Clock
 from paceline.engine.directory import Directory
 from paceline.model.accounts import AccountSpec, QueueSpec
+from paceline.model.errors import PacelineError
 from paceline.model.messages import FlowKey
 from paceline.pacing.agenda import Agenda
 from paceline.pacing.gates import SharedGate
@@ -117,12 +118,17 @@ class Gates:
 
     async def set_rule(self, rule: Rule) -> None:
         """Add or replace a wide limit, with its history."""
-        gate = self._agenda.set_rule(rule)
-        if gate is not None:
-            gate.held = True
-        changed = self._clock.ceiling()
-        await self._store.settle((), (), (), (), self._clock.now())
-        await self.restore_rules([rule], changed)
+        self._agenda.hold()
+        try:
+            self._agenda.set_rule(rule)
+            changed = self._clock.ceiling()
+            await self._store.settle((), (), (), (), self._clock.now())
+            await self.restore_rules([rule], changed)
+        except PacelineError:
+            self._agenda.drop_rule(rule.name)  # without its history it would let too much through
+            raise
+        finally:
+            self._agenda.let_go()
 
     async def restore_rules(self, rules: list[Rule], changed: int | None = None) -> None:
         """Fill the windows of wide limits from the journal, with the sends that ended by `changed`."""
@@ -143,7 +149,6 @@ class Gates:
         for rule in rules:
             gate = self._agenda.scopes.gates.get(("limit", rule.name))
             if gate is not None:
-                gate.held = False
                 self._agenda.stir(gate)
 
     def _occupy(self, rule: Rule, each: Occupancy, finished: int) -> None:

@@ -54,8 +54,10 @@ class Limits:
                 )
             await core.store.put([documents.rule_document(owner, name, rule, core.clock.now())])
             core.directory.rules[rule.name] = rule
-            await core.gates.set_rule(rule)
-        core.dispatcher.wake()
+            try:
+                await core.gates.set_rule(rule)
+            finally:
+                core.dispatcher.wake()
         return self._view(rule)
 
     async def get(self, caller: Caller, name: str) -> dict[str, Any]:

@@ -5,14 +5,24 @@ from typing import Any
 from paceline.clock import Clock
 from paceline.engine.figures import Figures
 from paceline.model.checks import print_time
-from paceline.model.messages import NOBODY, FlowKey, NewMessage
+from paceline.model.messages import NOBODY, Entry, FlowKey, NewMessage
 from paceline.model.states import State
 from paceline.pacing import forecast
 from paceline.pacing.agenda import Agenda
 from paceline.pacing.flows import Flow
 from paceline.pacing.forecast import Place, Reason
+from paceline.pacing.gates import SharedGate
 from paceline.pacing.lane import Lane
+from paceline.pacing.schedule import Schedule
+from paceline.pacing.windows import NEVER
 from paceline.stores.base import Store, StoredMessage
+
+QUICK_STEPS = 512
+"""Sends played forward for the answer to a sender; beyond, the slowest limit tells."""
+FRESH_MS = 100
+"""How long such a forecast serves the next senders as well."""
+KEPT = 1000
+_ENDLESS = ("paused", "stopped", "no-account")
 
 
 class Outlook:
@@ -23,6 +33,7 @@ class Outlook:
         self._store, self._agenda, self._clock, self._figures = store, agenda, clock, figures
         self.pending: dict[int, int] = {}
         self.running = True
+        self._kept: dict[str, tuple[int, Schedule]] = {}
 
     async def of(self, row: StoredMessage, key: FlowKey) -> tuple[int | None, list[Reason]]:
         """The moment it goes (None when nobody can tell) and the chain of reasons."""
@@ -32,7 +43,8 @@ class Outlook:
         if state not in (State.PENDING, State.SCHEDULED, State.RETRYING):
             return None, []
         index = await self._store.ahead(row.flow, row.turn, row.id) if state is State.PENDING else 0
-        return self.forecast(row.flow, key, state, row.due_at, index)
+        entry = Entry(row.turn, row.id, row.expires_at, row.recipient, row.group)
+        return self.forecast(row.flow, key, state, row.due_at, index, entry)
 
     def first(self, row: NewMessage, key: FlowKey) -> tuple[int | None, list[Reason]]:
         """For a message that was just taken in: quick, because every sender gets it with the answer."""
@@ -54,9 +66,13 @@ class Outlook:
         return account.turns.size <= 1 and not lane.turns and account.opens(self._clock.now()) == 0
 
     def forecast(
-        self, number: int, key: FlowKey, state: State, due_at: int, index: int
+        self, number: int, key: FlowKey, state: State, due_at: int, index: int, entry: Entry | None = None
     ) -> tuple[int | None, list[Reason]]:
-        """The same, when `index` pending messages of its flow are known to stand before it."""
+        """The same, when `index` pending messages of its flow are known to stand before it.
+
+        With `entry` the answer is as exact as can be; without, it is quick: limits of its recipient or group
+        are left out, and what the accounts do next may be a fraction of a second old.
+        """
         now = self._clock.now()
         reasons: list[Reason] = []
         if not self.running:
@@ -75,11 +91,21 @@ class Outlook:
         flows = {**forecast.rivals(lane, flow), number: flow}
         ahead = forecast.ahead_of(flow, place, flows)
         reasons += self._gates(lane, flow, now)
+        not_before = due_at if state is not State.PENDING else now
+        for gate in self._keyed(flow, entry):
+            reasons += forecast.gate_reasons(gate, now)
+            opens = gate.opens(now)
+            not_before = max(not_before, opens if opens < NEVER else now)
         if state is State.PENDING and ahead:
             reasons.append(_line(ahead, index))
-        return self._eta(
-            lane, flow, ahead, now, due_at if state is not State.PENDING else now, reasons
-        ), reasons
+        if any(r.until is None and r.kind in _ENDLESS for r in reasons):
+            return None, reasons
+        return self._eta(lane, flow, ahead, now, not_before, quick=entry is None), reasons
+
+    def _keyed(self, flow: Flow, entry: Entry | None) -> tuple[SharedGate, ...]:
+        if entry is None or not flow.keyed:
+            return ()
+        return self._agenda.scopes.keyed(flow.key, flow.key.account, entry)
 
     def _waiting(self, lane: Lane, flow: Flow) -> dict[int, int]:
         return {n: self.pending.get(n, len(f.ready)) for n, f in forecast.rivals(lane, flow).items()}
@@ -106,21 +132,35 @@ class Outlook:
         return reasons
 
     def _eta(
-        self, lane: Lane, flow: Flow, ahead: int, now: int, not_before: int, reasons: list[Reason]
+        self, lane: Lane, flow: Flow, ahead: int, now: int, not_before: int, *, quick: bool
     ) -> int | None:
-        if any(r.until is None and r.kind in ("paused", "stopped", "no-account") for r in reasons):
-            return None
-        duration = (
-            self._figures.queues[flow.key.queue].sends if flow.key.queue in self._figures.queues else None
-        )
-        typical = round(duration.sum / duration.total) if duration and duration.total else 0
-        moment = forecast.moment_of(forecast.senders(lane, flow), ahead, now, typical)
+        typical = self._typical(flow.key.queue)
+        moment = self._schedule(lane, flow, now, typical, quick=quick).at(ahead)
         if moment is None:
             return None
         for gate in flow.gates:
-            wide = forecast.moment_of_gate(gate, ahead, now, typical)
-            moment = max(moment, wide)
+            if gate.windows or gate.blocked_until > now:
+                moment = max(moment, forecast.moment_of_gate(gate, ahead, now, typical))
         return max(moment, not_before)
+
+    def _typical(self, queue: str) -> int:
+        """Mean duration of a send in this queue, milliseconds."""
+        known = self._figures.queues.get(queue)
+        return round(known.sends.sum / known.sends.total) if known and known.sends.total else 0
+
+    def _schedule(self, lane: Lane, flow: Flow, now: int, typical: int, *, quick: bool) -> Schedule:
+        """The next sends of the flow's accounts; a quick answer may use one that was made a moment ago."""
+        if not quick:
+            return Schedule(forecast.able(forecast.senders(lane, flow)), now, typical)
+        name = flow.key.account or lane.key
+        kept = self._kept.get(name)
+        if kept is not None and now - kept[0] <= FRESH_MS:
+            return kept[1]
+        made = Schedule(forecast.able(forecast.senders(lane, flow)), now, typical, QUICK_STEPS)
+        if len(self._kept) >= KEPT:
+            self._kept.clear()
+        self._kept[name] = (now, made)
+        return made
 
 
 def _line(ahead: int, index: int) -> Reason:

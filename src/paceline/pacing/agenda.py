@@ -33,6 +33,7 @@ class Agenda:
         self.wanted: dict[int, Flow] = {}
         self.late: list[tuple[Entry, Flow]] = []
         self._aside = 0
+        self._holds = 0
         self._due: OrderedDict[str, Lane] = OrderedDict()  # a dict would look for its first among the gone
         self._heap: list[tuple[int, str]] = []
         self._stirred: dict[int, SharedGate] = {}
@@ -54,7 +55,8 @@ class Agenda:
         flow = lane.flows.get(number)
         if flow is None:
             gates, keyed = self.scopes.of_flow(key)
-            flow = lane.flows[number] = Flow(number, key, gates, keyed, self.prefetch)
+            flow = Flow(number, key, gates, keyed, self.prefetch)
+            lane.keep(flow)
             self.prefetch.count(1)
             if self.prefetch.shrunk():
                 self._trim()
@@ -88,7 +90,7 @@ class Agenda:
         elif flow.wants:
             self.wants(flow)
         elif flow.standing is Standing.IDLE and not (flow.more or flow.aside):
-            del lane.flows[flow.number]
+            lane.forget(flow)
             self.dropped(flow)
 
     def _rejoin(self, flow: Flow) -> None:
@@ -102,6 +104,8 @@ class Agenda:
     @property
     def next_moment(self) -> int:
         """When something may happen next; 0 for at once, NEVER when only an event can tell."""
+        if self._holds:
+            return NEVER
         if self._due or self._stirred:
             return 0
         moment = NEVER
@@ -118,6 +122,8 @@ class Agenda:
     def release(self, now: int, room: int) -> list[Release]:
         """Take out what may go at `now`, at most `room` messages; each holds its places from here on."""
         released: list[Release] = []
+        if self._holds:
+            return released
 
         def emit(release: Release) -> None:
             if self.out.setdefault(release.entry.id, release) is release:
@@ -243,6 +249,14 @@ class Agenda:
         self.scopes.block(account_id, kind, value, until)
         if first:
             self.regate()
+
+    def hold(self) -> None:
+        """Release nothing until as many `let_go`: the history of a limit is being read."""
+        self._holds += 1
+
+    def let_go(self) -> None:
+        """The history is there."""
+        self._holds -= 1
 
     def set_rule(self, rule: Rule) -> SharedGate | None:
         """Add or replace a wide limit; answers its gate, whose history the caller restores, if it has just one."""

@@ -1,8 +1,6 @@
 """When will it go, and why not yet: the same windows and turns, played forward on copies."""
 
-from collections.abc import Iterator
-from copy import copy
-from heapq import heapify, heapreplace
+from collections.abc import Sequence
 
 import msgspec
 
@@ -10,11 +8,8 @@ from paceline.model.messages import NOBODY
 from paceline.pacing.flows import Flow
 from paceline.pacing.gates import Gate
 from paceline.pacing.lane import Account, Lane
-from paceline.pacing.quotas import Quota
+from paceline.pacing.schedule import Schedule
 from paceline.pacing.windows import NEVER, Window
-
-STEPS = 20_000
-"""Sends played forward one by one; beyond, the rate of the last of them is taken to go on."""
 
 
 class Reason(msgspec.Struct, frozen=True):
@@ -37,81 +32,14 @@ class Place(msgspec.Struct, frozen=True):
     waiting: dict[int, int]
 
 
-class _Player:
-    """An account played forward: when its next sends start."""
-
-    __slots__ = ("busy", "concurrency", "counters", "duration", "moment", "quotas", "windows")
-
-    def __init__(self, account: Gate, now: int, duration: int) -> None:
-        self.windows = [w.copy() for w in account.windows]
-        self.duration = max(0, duration)
-        self.concurrency = account.concurrency or 1 << 30
-        self.moment = max(now, account.blocked_until)
-        self.quotas = [copy(quota) for quota in account.quotas]
-        for quota in self.quotas:
-            quota.flying = 0
-        ends = now + self.duration
-        for window in self.windows:
-            for _ in range(window.flying):
-                window.finish(ends)
-        self.busy = [ends] * min(account.flying, self.concurrency)
-        self.counters: list[Window | Quota] = [*self.windows, *self.quotas]
-        self._settle(now)
-
-    def _settle(self, now: int) -> None:
-        moment = max(self.moment, now)
-        if len(self.busy) >= self.concurrency:
-            moment = max(moment, min(self.busy))
-        while True:
-            opens = max((c.opens(moment) for c in self.counters), default=0)
-            if opens <= moment:
-                break
-            moment = opens
-        self.moment = moment
-
-    def send(self) -> int:
-        """The start of the next send; plays it."""
-        start = self.moment
-        ends = start + self.duration
-        for window in self.windows:
-            window.occupy(ends)
-        for quota in self.quotas:
-            quota.reserve(start)
-            quota.settle(spent=True)
-        if self.concurrency < 1 << 30:
-            self.busy = [b for b in self.busy if b > start]
-            self.busy.append(ends)
-        self._settle(start)
-        return start
-
-
-def starts(accounts: list[Account], now: int, duration: int) -> Iterator[int]:
-    """The moments at which these accounts together start their next sends, as far as limits decide."""
-    players = [(p.moment, i, p) for i, p in enumerate(_Player(a, now, duration) for a in accounts)]
-    if not players:
-        return
-    heapify(players)
-    while True:
-        _, index, player = players[0]
-        yield player.send()
-        heapreplace(players, (player.moment, index, player))
-
-
-def moment_of(accounts: list[Account], ahead: int, now: int, duration: int) -> int | None:
+def moment_of(accounts: Sequence[Account], ahead: int, now: int, duration: int) -> int | None:
     """When the send with `ahead` others before it starts; None when no account may send at all."""
-    able = [a for a in accounts if not (a.stopped or a.paused)]
-    if not able:
-        return None
-    first = last = now
-    count = 0
-    for count, last in enumerate(starts(able, now, duration)):
-        if count == 0:
-            first = last
-        if count == ahead:
-            return last
-        if count == STEPS:
-            break
-    return round(last + (ahead - count) * (last - first) / count)
+    return Schedule(able(accounts), now, duration).at(ahead)
+
+
+def able(accounts: Sequence[Account]) -> list[Account]:
+    """Those that will send again without anybody doing something about them."""
+    return [a for a in accounts if not (a.stopped or a.paused)]
 
 
 def ahead_of(flow: Flow, place: Place, flows: dict[int, Flow]) -> int:
@@ -141,10 +69,7 @@ def ahead_of(flow: Flow, place: Place, flows: dict[int, Flow]) -> int:
 
 def rivals(lane: Lane, flow: Flow) -> dict[int, Flow]:
     """The flows that share an account with this one: those pinned to the same account, and the pool's."""
-    pinned = flow.key.account
-    if pinned == NOBODY:
-        return {n: f for n, f in lane.flows.items() if f.key.account == NOBODY}
-    return {n: f for n, f in lane.flows.items() if f.key.account in (pinned, NOBODY)}
+    return {**lane.pinned.get(flow.key.account, {}), **lane.pinned.get(NOBODY, {})}
 
 
 def senders(lane: Lane, flow: Flow) -> list[Account]:
@@ -186,12 +111,4 @@ def _window_reason(gate: Gate, window: Window, opens: int) -> Reason:
 
 def moment_of_gate(gate: Gate, ahead: int, now: int, duration: int) -> int:
     """The earliest that a wider gate alone lets the message through, if everybody ahead passes it too."""
-    if not gate.windows:
-        return max(now, gate.blocked_until)
-    player = _Player(gate, now, duration)
-    last = first = player.send()
-    for count in range(1, min(ahead, STEPS) + 1):
-        last = player.send()
-        if count == STEPS:
-            return round(last + (ahead - count) * (last - first) / count)
-    return last
+    return Schedule([gate], now, duration).at(ahead) or now

@@ -93,6 +93,7 @@ class Lane:
         "flows",
         "key",
         "moment",
+        "pinned",
         "turns",
     )
 
@@ -101,6 +102,7 @@ class Lane:
         self.key = key
         self.accounts: dict[str, Account] = {}
         self.flows: dict[int, Flow] = {}
+        self.pinned: dict[str, dict[int, Flow]] = {}  # the same flows by account, NOBODY for the pool's
         self.turns: Turns[Flow] = Turns()  # flows that any account of the pool may serve
         self.moment = NEVER  # its place in the agenda
         self._shared = shared
@@ -116,8 +118,8 @@ class Lane:
         self.accounts[account.id] = account
         self._shared.joined(self, account)
         self.touch(account)
-        for flow in self.flows.values():
-            if flow.key.account == account.id and flow.ready and flow.standing is Standing.IDLE:
+        for flow in self.pinned.get(account.id, {}).values():
+            if flow.ready and flow.standing is Standing.IDLE:
                 self.join(flow)
 
     def remove_account(self, account_id: str) -> None:
@@ -129,6 +131,19 @@ class Lane:
         account.moment = NEVER
         while account.turns:
             account.turns.leave(served=False).standing = Standing.IDLE
+
+    def keep(self, flow: Flow) -> None:
+        """A flow has messages here."""
+        self.flows[flow.number] = flow
+        self.pinned.setdefault(flow.key.account, {})[flow.number] = flow
+
+    def forget(self, flow: Flow) -> None:
+        """A flow has nothing left."""
+        del self.flows[flow.number]
+        group = self.pinned[flow.key.account]
+        del group[flow.number]
+        if not group:
+            del self.pinned[flow.key.account]
 
     def touch(self, account: Account) -> None:
         """Something about an account changed: look at it at the next release."""
@@ -287,5 +302,5 @@ class Lane:
             if flow.wants:
                 self._shared.wants(flow)
         else:
-            del self.flows[flow.number]
+            self.forget(flow)
             self._shared.dropped(flow)
