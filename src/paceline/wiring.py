@@ -5,7 +5,7 @@ import random
 import signal
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -24,6 +24,9 @@ from paceline.model.errors import InvalidError, PacelineError, Problem
 from paceline.observe import configure_logging
 from paceline.stores.base import Store
 from paceline.stores.sqlite import SqliteStore
+
+if TYPE_CHECKING:
+    from paceline.api.server import Server
 
 FILE_NAME = "paceline.db"
 KEY_FILE = "admin.key"
@@ -116,7 +119,7 @@ async def _serve(settings: Settings, handlers: Mapping[str, Callable[..., Any]] 
     server.listen()  # before the store is opened: a port that is taken changes nothing
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, server.end)
+        loop.add_signal_handler(number, _end, service, server)
     first = await service.start(settings.data / KEY_FILE)
     _greet(settings, server.port, first=first)
     try:
@@ -124,6 +127,12 @@ async def _serve(settings: Settings, handlers: Mapping[str, Callable[..., Any]] 
     finally:
         await service.close(settings.grace)
     return 0
+
+
+def _end(service: Service, server: "Server") -> None:
+    """Told to stop: hand nothing more over from this moment, and let the server finish its answers."""
+    service.core.dispatcher.pause()
+    server.end()
 
 
 def _greet(settings: Settings, port: int, *, first: bool) -> None:

@@ -13,10 +13,10 @@ def test_the_five_reasons(tmp_path: Path) -> None:
 
 
 def test_what_is_foretold_comes_about(tmp_path: Path) -> None:
-    figures = foretell(tmp_path, 90, [(["8/2s"], 1, False), (["6/s"], 2, False), (["12/2s"], 1, True)])
+    figures = foretell(tmp_path, 70, [(["8/2s"], 1, False), (["6/s"], 2, False), (["12/2s"], 1, True)])
     print("\n".join(figures.lines()))
     assert figures.no_moment == []
-    assert len(figures.told) > 40
+    assert len(figures.told) > 30
     # A busy machine delays an arrival by more than the forecast errs; `bench.faults.forecast` measures closely.
     assert figures.median < 0.2
 

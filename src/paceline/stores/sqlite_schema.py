@@ -123,7 +123,7 @@ def open_reader(path: Path) -> Session:
     connection.pragma("query_only", True)
     connection.pragma("cache_size", -_READER_CACHE_KIB)
     connection.pragma("temp_store", "memory")
-    # Checkpoints belong to the writer alone, also the one that the last connection does when it closes.
+    # Checkpoints are not a reader's, also not the one that the last connection does when it closes.
     connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
     return Session(connection)
 

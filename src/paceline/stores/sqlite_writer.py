@@ -13,6 +13,7 @@ import msgspec
 
 from paceline.model.errors import UnavailableError
 from paceline.stores import sqlite_writes as writes
+from paceline.stores.sqlite_checkpoint import PAGES, Checkpointer
 from paceline.stores.sqlite_schema import Ownership, Session, translate
 
 _MOST_ROWS = 5_000
@@ -20,9 +21,8 @@ _MOST_ROWS = 5_000
 _WORTH_A_COMMIT = 16
 """Rows for which an idle writer starts at once instead of waiting for more of the same step of the loop."""
 
-_CHECKPOINT_PAGES = 4_000
 _IDLE_CHECKPOINT_PAGES = 1_000
-_TRUNCATE_PAGES = 12_000
+_TRUNCATE_PAGES = 40_000
 
 
 _ANSWERS = "SELECT text FROM answer ORDER BY place"
@@ -97,6 +97,7 @@ class Writer:
         self._ownership = ownership
         self._path = path
         self._file = _identity(path)
+        self._checkpointer = Checkpointer(path)
         self._loop = loop
         self._gathered: list[Call] = []
         self._pending: list[Call] = []
@@ -144,6 +145,7 @@ class Writer:
             self._serve(calls)
             self._answer(calls)
             self._checkpoint()
+        self._checkpointer.stop()
         with suppress(apsw.Error):
             self._session.connection.close()
         self._ownership.release()
@@ -242,18 +244,21 @@ class Writer:
             raise UnavailableError(f"{self._path} was moved or deleted while in use; put it back and restart")
 
     def _checkpoint(self) -> None:
-        """Move the log into the database: early when nobody waits, by force when the log has grown."""
-        connection = self._session.connection
+        """Have the log moved into the database, or by force move it here when it has grown out of bounds."""
+        connection, beside = self._session.connection, self._checkpointer
         self.figures.wal_pages += connection.status(apsw.SQLITE_DBSTATUS_CACHE_WRITE, True)[0]
         pages = self.figures.wal_pages
-        if pages < (_CHECKPOINT_PAGES if self._pending else _IDLE_CHECKPOINT_PAGES):
+        if pages < (PAGES if self._pending else _IDLE_CHECKPOINT_PAGES) or beside.busy:
             return
-        mode = apsw.SQLITE_CHECKPOINT_TRUNCATE if pages >= _TRUNCATE_PAGES else apsw.SQLITE_CHECKPOINT_PASSIVE
+        if pages < _TRUNCATE_PAGES:
+            beside.ask()
+            self.figures.wal_pages = beside.left
+            return
         begun = self._loop.time()
         try:
             # A reader that holds an old snapshot stops a checkpoint; it is not worth waiting for.
             connection.set_busy_timeout(0)
-            left, moved = connection.wal_checkpoint(mode=mode)
+            left, moved = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
             self.figures.wal_pages = max(0, left - moved)
         except apsw.Error:
             # No harm done: the log keeps what it has, and the next commit tries again.
