@@ -140,6 +140,9 @@ async def main() -> None:
     parser.add_argument("--watch", action="store_true", help="end when standard input is closed")
     options = parser.parse_args()
     server = await Catcher(options.folder).serve(options.port)
+    if not options.watch:
+        told = f"mails to 127.0.0.1:{server.sockets[0].getsockname()[1]} are kept in {options.folder}; Ctrl-C stops it"
+        print(told, file=sys.stderr)
     print(server.sockets[0].getsockname()[1], flush=True)
     async with server:
         await (stdin_closed() if options.watch else server.serve_forever())

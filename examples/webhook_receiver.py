@@ -65,11 +65,14 @@ async def main() -> None:
     parser.add_argument("--watch", action="store_true", help="end when standard input is closed")
     options = parser.parse_args()
     app = web.Application()
-    app.router.add_post("/", Receiver(options.file, options.flood_every, options.retry_after).take)
+    app.router.add_post("/{path:.*}", Receiver(options.file, options.flood_every, options.retry_after).take)
     runner = web.AppRunner(app)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", options.port)
     await site.start()
+    if not options.watch:
+        told = f"webhooks to http://127.0.0.1:{runner.addresses[0][1]}/ go to {options.file}; Ctrl-C stops it"
+        print(told, file=sys.stderr)
     print(runner.addresses[0][1], flush=True)
     try:
         await (stdin_closed() if options.watch else asyncio.Event().wait())

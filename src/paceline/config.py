@@ -89,6 +89,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         }
 
 
+_OPTIONS: Final = frozenset({"host", "port", "data", "store"})
+"""Settings that have an option of their own; the others are given with --set."""
 NAMES: Final = tuple(name for name in Settings.__struct_fields__ if name != "origins")
 
 
@@ -114,7 +116,8 @@ def load(
     for name, raw, origin, written in _given(arguments or {}, environ, file, problems):
         reader = _READERS.get(name)
         if reader is None:
-            problems.append(Problem(f"/{name}", f"{origin}: no such setting{_meant(written, name)}"))
+            what = f"there is no setting '{name[:60]}'" if origin.startswith("file ") else "no such setting"
+            problems.append(Problem(f"/{name}", f"{origin}: {what}{_meant(written, name)}"))
             continue
         try:
             values[name] = reader(raw)
@@ -193,7 +196,7 @@ def _as_variable(name: str) -> str:
 
 
 def _as_option(name: str) -> str:
-    return "--" + name.replace("_", "-")
+    return f"--{name}" if name in _OPTIONS else f"--set {name}"
 
 
 def _wrong(raw: object, wanted: str) -> NoReturn:

@@ -96,7 +96,7 @@ def serve(settings: Settings, handlers: Mapping[str, Callable[..., Any]] | None 
         runner: Callable[..., Any] = _uvloop_run()
         return int(runner(_serve(settings, handlers)))
     except PacelineError as error:
-        sys.stderr.write(f"paceline: {error}\n")
+        sys.stderr.write(f"error: {error}\n")
         return 1
     except KeyboardInterrupt:
         return 130

@@ -179,7 +179,13 @@ def test_an_account_is_set_shown_paused_and_resumed(server: Running) -> None:
         "2s",
     ]
     assert server.run(*make).returncode == 0
+    changed = server.run("accounts", "set", "mail", "--pool", "news")
+    assert changed.stdout == "mail  ready  0 of 20/min, one every 2s\n"
+    assert server.run("accounts", "set", "mail", "--limit", "none").stdout == "mail  ready  one every 2s\n"
+    assert server.run("accounts", "set", "mail", "--limit", "20/min").returncode == 0
     shown = server.run("accounts", "show", "mail").stdout
+    assert "127.0.0.1" in shown
+    assert "news" in shown
     assert "20/min" in shown
     assert "one every 2s" in shown
     assert server.run("accounts", "pause", "mail").stdout == "mail  paused\n"
@@ -188,6 +194,12 @@ def test_an_account_is_set_shown_paused_and_resumed(server: Running) -> None:
     probed = server.run("accounts", "probe", "mail")
     assert probed.returncode == 1
     assert "does not work" in probed.stdout
+
+
+def test_a_new_account_needs_its_channel(server: Running) -> None:
+    done = server.run("accounts", "set", "fresh", "--limit", "20/min")
+    assert done.returncode == 2
+    assert done.stderr == "error: --channel: is needed for a new account, for example --channel smtp\n"
 
 
 def test_an_account_test_sends_one(server: Running) -> None:
@@ -250,6 +262,18 @@ def test_a_wrong_key_is_told_with_the_place_it_came_from(server: Running) -> Non
     done = server.run("status", "--key-file", "wrong.key")
     assert done.returncode == 1
     assert "the server does not know the key from wrong.key" in done.stderr
+
+
+def test_the_last_admin_key_stays(server: Running) -> None:
+    done = server.run("keys", "revoke", "admin")
+    assert done.returncode == 1
+    assert "is the last admin key of the installation; make another one first" in done.stderr
+
+
+def test_nothing_to_send_is_told(server: Running) -> None:
+    done = server.run("send")
+    assert done.returncode == 2
+    assert "there is nothing to send in standard input" in done.stderr
 
 
 def test_no_key_at_all_is_told(server: Running) -> None:

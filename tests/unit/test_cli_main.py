@@ -178,7 +178,7 @@ def test_a_settings_file_that_is_wrong_is_named(capsys: pytest.CaptureFixture[st
     (tmp_path / "paceline.toml").write_text("prot = 1")
     code, _, err = said(capsys, ["status"])
     assert code == 2
-    assert "file paceline.toml: no such setting; did you mean 'port'?" in err
+    assert "file paceline.toml: there is no setting 'prot'; did you mean 'port'?" in err
 
 
 def test_a_data_folder_that_is_a_file_is_told(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

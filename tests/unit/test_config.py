@@ -109,7 +109,7 @@ def test_a_bad_value_names_its_variable_and_what_would_be_right(variable: str, t
 @pytest.mark.parametrize(
     ("arguments", "environ", "said"),
     [
-        ({"prot": 1}, {}, "option --prot: no such setting; did you mean '--port'?"),
+        ({"prot": 1}, {}, "option --set prot: no such setting; did you mean '--port'?"),
         (
             {},
             {"PACELINE_PROT": "1"},
@@ -138,12 +138,12 @@ def test_every_problem_is_told_at_once() -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("prot = 1", "file p.toml: no such setting; did you mean 'port'?"),
+        ("prot = 1", "file p.toml: there is no setting 'prot'; did you mean 'port'?"),
         ("port = true", "file p.toml: True must be a whole number"),
         ("host = 1", "file p.toml: 1 must be a host name"),
         ("outgoing_allow = [1]", "file p.toml"),
         ("port = ", "file p.toml is not valid TOML"),
-        ("[server]\nport = 1", "no such setting"),
+        ("[server]\nport = 1", "there is no setting 'server'"),
     ],
 )
 def test_a_bad_file_names_itself(content: str, said: str, empty_folder: Path) -> None:

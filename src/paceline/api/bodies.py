@@ -110,6 +110,8 @@ def parse(raw: bytes | msgspec.Raw) -> Any:
 def _reason(raw: bytes | msgspec.Raw, error: msgspec.DecodeError) -> str:
     if not bytes(raw).strip():
         return "the body is empty; send a JSON object"
+    if bytes(raw).startswith(b"\x1f\x8b"):
+        return "the body is compressed; send it as it is, without Content-Encoding"
     return str(error)
 
 

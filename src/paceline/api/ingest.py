@@ -1,11 +1,13 @@
 """Taking messages in: the two calls that carry the load, answered before routing begins."""
 
-from typing import Any, Final
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final, TypeAlias
 
 import msgspec
 from starlette.types import Receive, Scope, Send
 
-from paceline.api.answers import JSON, encode, json_answer
+from paceline.api.answers import JSON, Answer, encode, json_answer
 from paceline.api.batches import Batch, read_json, read_lines
 from paceline.api.bodies import (
     Headers,
@@ -17,18 +19,32 @@ from paceline.api.bodies import (
     require_json,
 )
 from paceline.api.door import Door
-from paceline.api.problems import ClientGoneError, answer_to, invalid
+from paceline.api.problems import ClientGoneError, RefusedError, answer_to, invalid
 from paceline.api.stopping import Stopping
 from paceline.config import Settings
+from paceline.engine.intake import Prepared
+from paceline.engine.keys import Caller
 from paceline.engine.service import Service
+from paceline.model.errors import InvalidError
+from paceline.model.messages import Added
 
 LONGEST_WAIT: Final = 60
 NDJSON: Final = b"application/x-ndjson"
 _BATCH_BODIES: Final = 4
 """A batch may be this many times as large as a single message."""
 _WAIT: Final = frozenset({"wait"})
-_HEADERS: Final = (JSON, (b"x-content-type-options", b"nosniff"))
+ACCEPTED: Final = (JSON, (b"x-content-type-options", b"nosniff"))
 """The server spends more on a header than we on a check: no page is made of this answer, so these suffice."""
+
+EXTENSION: Final = "paceline.again"
+"""The extension of ASGI by which a request's scope has a `Learn`, called `learn`, if the next one like it may take the fast lane."""
+
+Reply: TypeAlias = bytes | Answer | None
+"""The body of a 202 with the headers `ACCEPTED`, or another answer; None: the ordinary path shall answer."""
+Then: TypeAlias = Callable[[Reply], None]
+Again: TypeAlias = Callable[[bytes, Then], bool]
+"""Takes the body of a request whose head came before; whether it did. If so, the answer follows."""
+Learn: TypeAlias = Callable[[Again], None]
 
 
 class Accepted(msgspec.Struct):
@@ -71,6 +87,8 @@ class Ingest:
                     return
             eta, why = self._messages.outlook(receipt.id)
             answer = encode(Accepted(receipt.id, receipt.state, eta, why, receipt.duplicate))
+            if "extensions" in scope:
+                self._teach(scope["extensions"], caller, headers)
         except ClientGoneError:
             return
         except Exception as error:  # noqa: BLE001 - whatever it is, it is answered with a problem
@@ -79,9 +97,40 @@ class Ingest:
         await send({
             "type": "http.response.start",
             "status": 202,
-            "headers": [*_HEADERS, (b"content-length", b"%d" % len(answer))],
+            "headers": [*ACCEPTED, (b"content-length", b"%d" % len(answer))],
         })  # fmt: skip
         await send({"type": "http.response.body", "body": answer})
+
+    def _teach(self, extensions: dict[str, Any], caller: Caller, headers: Headers) -> None:
+        """What is said here about the head stays true: of the door's checks only the key's can change."""
+        offer = extensions.get(EXTENSION)
+        if offer is not None:
+            learn: Learn = offer["learn"]
+            learn(partial(self._again, caller, self._door.secret(headers)))
+
+    def _again(self, caller: Caller, secret: str, raw: bytes, then: Then) -> bool:
+        """Take one more message from the same caller; what is wrong is left to the ordinary path to explain."""
+        if self._door.who(secret) is not caller:
+            return False
+        try:
+            self._messages.take(caller, parse_object(raw), partial(self._taken, then))
+        except (RefusedError, InvalidError):
+            return False
+        return True
+
+    def _taken(self, then: Then, prepared: Prepared, added: Added | BaseException) -> None:
+        try:
+            if isinstance(added, BaseException):
+                raise added
+            if added.duplicate:
+                then(None)
+                return
+            receipt = self._messages.receipt(prepared)
+            eta, why = self._messages.outlook(receipt.id)
+            reply: Reply = encode(Accepted(receipt.id, receipt.state, eta, why, receipt.duplicate))
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is answered with a problem
+            reply = answer_to(error)
+        then(reply)
 
     async def batch(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Take up to 10,000 messages; each is accepted or rejected on its own."""

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import re
 from collections.abc import Awaitable, Callable
 from functools import cache
 from importlib import resources
@@ -20,6 +21,7 @@ from paceline.api.reference import render, start_page
 from paceline.engine.service import Service
 
 _HTML: Final = "text/html; charset=utf-8"
+_HOST: Final = re.compile(r"[A-Za-z0-9.:\[\]_-]{1,100}", re.ASCII)
 View = Callable[[Headers], Awaitable[Answer]]
 
 
@@ -75,8 +77,10 @@ async def _docs(_: Headers) -> Answer:
     return page_answer(_reference(), _HTML, _policy())
 
 
-async def _start(_: Headers) -> Answer:
-    return page_answer(start_page(_asset("reference.css")).encode(), _HTML, _policy())
+async def _start(headers: Headers) -> Answer:
+    host = headers.get(b"host", b"").decode("latin-1")
+    page = start_page(_asset("reference.css"), host if _HOST.fullmatch(host) else "HOST:PORT")
+    return page_answer(page.encode(), _HTML, _policy())
 
 
 @cache

@@ -26,8 +26,8 @@ def render(document: Mapping[str, Any], style: str, script: str) -> str:
     return _page("Paceline API reference", style, body)
 
 
-def start_page(style: str) -> str:
-    """What stands at ``/``: where to go."""
+def start_page(style: str, host: str) -> str:
+    """What stands at ``/``: where to go. `host` is how the browser reached this server."""
     body = f"""<main class="start"><h1>Paceline</h1>
 <p>A durable outbound message queue: it sends through each account as early as every limit allows, and never
 earlier. This is version {_(__version__)}, and it is running.</p>
@@ -35,8 +35,9 @@ earlier. This is version {_(__version__)}, and it is running.</p>
 <li><a href="/health/ready">Whether messages are accepted and sent</a></li>
 <li><a href="/metrics">Metrics</a> for Prometheus</li></ul>
 <p>Every call under <code>/api/v1</code> takes a key:</p>
-<pre tabindex="0"><code>curl -H "Authorization: Bearer KEY" {_("http://HOST:PORT/api/v1/queues/status")}</code></pre>
-<p>The first key is in the file <code>admin.key</code> in the data folder of this server.</p></main>"""
+<pre tabindex="0"><code>curl -H "Authorization: Bearer $(cat data/admin.key)" \\
+  http://{_(host)}/api/v1/queues/status</code></pre>
+<p>The first start of the server wrote that key, into its data folder.</p></main>"""
     return _page("Paceline", style, body)
 
 

@@ -1,5 +1,6 @@
 """The HTTP server: uvicorn on a socket of ours, stopped by our own signal handling."""
 
+import asyncio
 import contextlib
 import socket
 from collections.abc import Iterator
@@ -29,7 +30,7 @@ class Server(uvicorn.Server):
         self._socket: socket.socket | None = None
         config = uvicorn.Config(
             app, host=host, port=port, log_config=None, access_log=False, lifespan="off", server_header=False,
-            backlog=BACKLOG, timeout_graceful_shutdown=GRACE_S, http="httptools", ws="none", proxy_headers=False,
+            backlog=BACKLOG, timeout_graceful_shutdown=GRACE_S, http=_protocol(), ws="none", proxy_headers=False,
         )  # fmt: skip
         super().__init__(config)
 
@@ -72,3 +73,11 @@ class Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Signals are the composition root's."""
         yield
+
+
+def _protocol() -> "type[asyncio.Protocol] | str":
+    try:
+        from paceline.api.fast import protocol
+    except ImportError:  # no httptools, or another uvicorn: slower, and otherwise the same
+        return "auto"
+    return protocol()

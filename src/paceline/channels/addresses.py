@@ -149,5 +149,6 @@ def _covers(allow: Networks, wanted: IPv4Network | IPv6Network) -> bool:
 
 
 _NOT_ALLOWED = (
-    "must not lead to a private, loopback or otherwise reserved address, unless the operator allows it"
+    "must not lead to a private, loopback or otherwise reserved address, unless the operator allows it "
+    "(setting outgoing_allow)"
 )

@@ -4,10 +4,11 @@ from typing import Annotated, Any, Final
 
 from cyclopts import App, Parameter
 
-from paceline.cli.options import USUAL, Common, Switch
-from paceline.cli.server import part
+from paceline.cli.options import USUAL, Common
+from paceline.cli.server import Server, part
 from paceline.cli.show import Column, local, note, put, put_fields, put_json, put_table, safe, until
 from paceline.cli.texts import pairs, parsed
+from paceline.model.errors import InvalidError, NotFoundError, Problem
 
 app = App(name="accounts", help="Set, list, pause, resume, test and probe accounts.")
 
@@ -21,10 +22,15 @@ _COLUMNS: Final = (
     Column("limits", 4),
     Column("last leaves", 3),
 )
-_EXAMPLE: Final = """Example:
+_EXAMPLE: Final = """Examples:
   paceline accounts set news --channel smtp --set host=mail.example.com
     --set "from=News <news@example.com>" --set username=news
-    --set password=@password.txt --limit 20/min --limit 200/h"""
+    --set password=@password.txt --limit 20/min --limit 200/h
+  paceline accounts set news --limit 10/min --limit 100/h"""
+_FIELDS: Final = (
+    "channel", "settings", "limits", "interval", "jitter", "concurrency", "quota", "pool", "enabled", "shared"
+)  # fmt: skip
+_NO_LIMIT: Final = "none"
 
 
 @app.command(name="set", sort_key=0, help_epilogue=_EXAMPLE)
@@ -32,7 +38,7 @@ def set_(
     name: str,
     /,
     *,
-    channel: str,
+    channel: str | None = None,
     setting: Annotated[list[str] | None, Parameter(name="--set", negative="")] = None,
     limit: Annotated[list[str] | None, _NEGATIVE] = None,
     interval: str | None = None,
@@ -40,36 +46,59 @@ def set_(
     concurrency: int | None = None,
     quota: str | None = None,
     pool: str | None = None,
-    disabled: Switch = False,
+    disabled: Annotated[bool | None, Parameter(negative="--enabled")] = None,
     common: Common = USUAL,
 ) -> None:
-    """Make an account, or change it.
+    """Make an account, or change it: what is not named stays as it is.
 
     Args:
         name: The account's name.
-        channel: How it sends: smtp, webhook, telegram-bot...
-        setting: A setting of the channel, as name=value; name=@FILE takes a file's text; name:=JSON.
-        limit: At most so many in any such time: 20/min, 200/h, 5/2s.
+        channel: How it sends: smtp, webhook, telegram-bot... A new account needs it.
+        setting: A setting of the channel, as name=value; name=@FILE takes a file's text; name:=JSON, where null
+            removes it.
+        limit: At most so many in any such time: 20/min, 200/h, 5/2s. Those given replace all there were; 'none'
+            removes them.
         interval: Least time from one message to the next, for example 2s.
         jitter: Random part of the interval, 0 to 1.
         concurrency: Most messages under way at once.
-        quota: A quota as JSON, for example '{"day": 1000, "zone": "Asia/Shanghai"}'.
+        quota: A quota as JSON, for example '{"day": 1000, "zone": "Asia/Shanghai"}'; null removes it.
         pool: Accounts of one pool can stand in for one another.
         disabled: Keep it, and send nothing through it.
     """
-    body: dict[str, Any] = {
-        "channel": channel, "settings": pairs("set", setting), "limits": limit, "interval": interval,
+    given: dict[str, Any] = {
+        "channel": channel, "limits": [] if limit == [_NO_LIMIT] else limit, "interval": interval,
         "jitter": jitter, "concurrency": concurrency, "pool": pool,
-        "quota": None if quota is None else parsed("quota", quota), "enabled": False if disabled else None,
+        "enabled": None if disabled is None else not disabled,
     }  # fmt: skip
-    body = {key: value for key, value in body.items() if value is not None}
+    given = {key: value for key, value in given.items() if value is not None}
+    if quota is not None:
+        given["quota"] = parsed("quota", quota)
+    settings = pairs("set", setting)
     with common.open() as server:
+        body = _as_it_is(server, name, channel) | given
+        body["settings"] = body.get("settings", {}) | settings
         answer = server.call("PUT", f"/accounts/{part(name)}", body)
     if common.json:
         put_json(answer)
         return
-    put(f"{safe(name)}  {safe(answer.get('state', 'set'))}")
-    note(f"Try it with: paceline accounts test {safe(name)} --to RECIPIENT")
+    limits = limits_text(answer)
+    put(f"{safe(name)}  {safe(answer.get('state', 'set'))}" + (f"  {limits}" if limits else "  no limit"))
+    to = "" if answer.get("channel") == "webhook" and body["settings"].get("url") else " --to RECIPIENT"
+    note(f"Try it with: paceline accounts test {safe(name)}{to}")
+
+
+def _as_it_is(server: Server, name: str, channel: str | None) -> dict[str, Any]:
+    """What a change starts from: the account as it is, or nothing. Its secrets are asterisks, which keep them."""
+    try:
+        old = server.get(f"/accounts/{part(name)}")
+    except NotFoundError:
+        if channel is None:
+            problem = "is needed for a new account, for example --channel smtp"
+            raise InvalidError([Problem("/channel", problem)]) from None
+        return {}
+    if channel not in {None, old["channel"]}:
+        return {}
+    return {field: old[field] for field in _FIELDS if old.get(field) is not None}
 
 
 @app.command(name="list", sort_key=1)
@@ -181,7 +210,7 @@ def send_test(
             note(f"{safe(one['error'].get('code'))}: {safe(one['error'].get('text'))}")
         elif state != "completed":
             note(f"Why it waits: paceline messages why {safe(one.get('id'))}")
-    return 1 if state in {"failed", "uncertain", "expired"} else 0
+    return 1 if state in {"failed", "uncertain", "expired"} or one.get("error") else 0
 
 
 def row(one: dict[str, Any]) -> tuple[object, ...]:

@@ -69,6 +69,9 @@ def _interrupt(*_: object) -> None:
 def _tell_where(stage: Stage) -> None:
     put(f"The server runs at {stage.address}; its key is in {stage.key_file}.")
     put(f"Mails are caught in {stage.mails}, webhooks in {stage.data / 'webhooks.jsonl'}.")
+    put(
+        f"Look in from another terminal: {_command()} status --server {stage.address} --key-file {stage.key_file}"
+    )
 
 
 def _set_up(server: Server, stage: Stage) -> None:

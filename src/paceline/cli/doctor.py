@@ -26,7 +26,8 @@ def doctor(*, common: Common = USUAL) -> int:
     except InvalidError as error:
         for problem in error.problems:
             findings.append(_finding("settings", False, problem.problem, "Mend it there."))
-    findings += _server(common)
+    if all(one["ok"] for one in findings if one["name"] == "settings"):
+        findings += _server(common)  # without settings nobody knows where it is
     if common.json:
         put_json(findings)
     else:

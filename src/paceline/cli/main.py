@@ -168,9 +168,12 @@ def _names(app: App) -> list[str]:
 def _unknown(what: str, given: str, known: list[str]) -> str:
     import difflib
 
-    close = difflib.get_close_matches(given, known, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(given.lstrip("-"), [one.lstrip("-") for one in known], n=1, cutoff=0.6)
     if close:
-        return f"there is no {what} '{given}'; did you mean '{close[0]}'?"
+        meant = next(one for one in known if one.lstrip("-") == close[0])
+        return f"there is no {what} '{given}'; did you mean '{meant}'?"
+    if what == "option" and len(known) > 8:
+        return f"there is no option '{given}'"
     return f"there is no {what} '{given}'; there are {', '.join(known)}"
 
 

@@ -15,6 +15,7 @@ app = App(name="queues", help="List, pause, resume, empty and clean queues.")
 
 _COLUMNS: Final = (
     Column("queue", 10, least=12),
+    Column("state", 9, least=6),
     Column("waiting", 9, right=True, least=7),
     Column("active", 7, right=True, least=6),
     Column("delayed", 6, right=True, least=7),
@@ -49,8 +50,9 @@ def rows_of(status: dict[str, Any], *, every: bool = False) -> list[tuple[object
     rows = []
     for queue in status["queues"]:
         counts = [int(queue["counts"].get(name, 0)) for name in names]
-        if every or any(counts):
-            rows.append((queue["name"], *(f"{count:,}" for count in counts)))
+        if every or queue.get("paused") or any(counts):
+            state = "paused" if queue.get("paused") else ""
+            rows.append((queue["name"], state, *(f"{count:,}" for count in counts)))
     return rows
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final
 
 from cyclopts import Parameter
 
+from paceline.cli.messages import reason_words
 from paceline.cli.options import USUAL, Common, Switch
 from paceline.cli.server import Server
 from paceline.cli.show import local, note, plural, put, put_json, safe, until
@@ -62,7 +63,7 @@ def send(
         idempotency_key: The same key never sends twice.
         file: Read messages from a file: JSON, or one JSON object a line. - is standard input.
         wait: Wait until it is sent, and tell how it ended.
-        timeout: How long to wait at most; it is sent later all the same.
+        timeout: How long to wait at most; then the exit code is 1, and it is sent later all the same.
     """
     body: dict[str, Any] = {
         "channel": channel, "text": _body("text", text), "subject": subject, "html": _body("html", html),
@@ -84,10 +85,14 @@ def send(
             raise InvalidError([Problem("/channel", "is needed, for example --channel smtp")])
         with common.open() as server:
             return _one(server, body, seconds if wait else None, json=common.json)
-    given = [
-        {**body, **one} if isinstance(one, dict) else one
-        for one in messages_in("file", read_text("file", file))
-    ]
+    raw = read_text("file", file)
+    if not raw.strip():
+        where = "standard input" if str(file) == "-" else str(file)
+        problem = (
+            f"there is nothing to send in {where}; name a message with --channel and --to, or see --help"
+        )
+        raise InvalidError([Problem("", problem)])
+    given = [{**body, **one} if isinstance(one, dict) else one for one in messages_in("file", raw)]
     with common.open() as server:
         if len(given) == 1 and isinstance(given[0], dict):
             return _one(server, given[0], seconds if wait else None, json=common.json)
@@ -113,7 +118,7 @@ def _one(server: Server, body: dict[str, Any], seconds: float | None, *, json: b
     bad = state in {"failed", "expired", "cancelled", "uncertain"}
     if json:
         put_json(answer)
-        return 1 if bad else 0
+        return 1 if bad or (seconds is not None and state != "completed") else 0
     put(f"{safe(answer['id'])}  {safe(state)}")
     if answer.get("duplicate"):
         note("The idempotency key was known: this is the first message, and nothing new is sent.")
@@ -121,17 +126,25 @@ def _one(server: Server, body: dict[str, Any], seconds: float | None, *, json: b
         told = answer.get("error") or {}
         note(f"{safe(told.get('code'))}: {safe(told.get('text'))}" if told else f"It is {state}.")
         return 1
-    if state != "completed":
-        _explain(answer)
-    return 0
+    if state == "completed":
+        return 0
+    if seconds is not None:
+        note(f"It was not sent within {seconds:g} s; it is sent later all the same.")
+    _explain(answer)
+    return 0 if seconds is None else 1
 
 
 def _explain(answer: dict[str, Any]) -> None:
     if answer.get("eta"):
         note(f"It leaves {until(answer['eta'])}, at {local(answer['eta'])}.")
     for reason in answer.get("why") or ():
-        note(f"- {safe(reason.get('text') if isinstance(reason, dict) else reason)}")
+        note(f"- {reason_words(reason) if isinstance(reason, dict) else safe(reason)}" + _ends(reason))
     note(f"Look at it with: paceline messages why {safe(answer['id'])}")
+
+
+def _ends(reason: object) -> str:
+    until_ = reason.get("until") if isinstance(reason, dict) else None
+    return f", ends {until(until_)}" if until_ else ""
 
 
 def _many(server: Server, given: list[Any], *, json: bool) -> int:

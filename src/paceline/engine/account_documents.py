@@ -102,7 +102,7 @@ class AccountReader:
         settings: dict[str, Any] = {}
         for name, setting in schema.items():
             value = given.get(name)
-            if setting.secret and value in (None, HIDDEN) and name in kept:
+            if setting.secret and name in kept and (value == HIDDEN or name not in given):
                 settings[name] = kept[name]
             elif value is not None:
                 _one_setting(setting, value, settings, problems)

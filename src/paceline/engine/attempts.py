@@ -31,7 +31,7 @@ class Ended(msgspec.Struct, gc=False):
 
     message: HandedOver
     release: Release
-    outcome: Outcome
+    outcome: Outcome | None  # None: withheld, the call never began
     verdict: Verdict
     started: int
     finished: int

@@ -6,6 +6,7 @@ It runs when something changed or when the agenda's next moment has come, and sl
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Sequence
+from math import ceil
 from typing import Any
 
 import structlog
@@ -14,15 +15,22 @@ from paceline.clock import Clock
 from paceline.engine.alarm import Alarm
 from paceline.engine.attempts import Attempts, Ended
 from paceline.engine.happenings import Happenings
+from paceline.engine.starts import Starts
 from paceline.model.errors import UnavailableError
 from paceline.model.messages import AccountNote, Entry, FlowKey, HandedOver, Mark, NewMessage, Settlement
 from paceline.model.states import State
 from paceline.pacing.agenda import Agenda
 from paceline.pacing.flows import Flow
 from paceline.pacing.lane import Account, Release
+from paceline.pacing.settle import withhold
 from paceline.pacing.windows import NEVER
 from paceline.stores.base import FlowAfter, Store
 
+LEAD_LEAST_MS, LEAD_MOST_MS = 2, 100
+"""Bounds of how early a message is handed over before its account opens."""
+SMOOTHING = 0.2
+READ_ROWS = 2000
+"""Entries read from the store at once."""
 BATCH = 500
 """Hand-overs made durable together at most."""
 AHEAD = 2
@@ -66,7 +74,10 @@ class Dispatcher:
         self._handing = 0
         self._ended: list[Ended] = []
         self._settling = False
+        self._reading = False
         self._tasks: set[asyncio.Task[None]] = set()
+        self._commit_ms = 0.0
+        self.starts = Starts(clock, lambda m, r: attempts.begin(m, r, self._over), self._withheld)
 
     # -- life
 
@@ -83,9 +94,10 @@ class Dispatcher:
         """Release nothing more and let calls under way end; cut off, after `grace` seconds, what is left."""
         self.running = False
         self._alarm.cancel()
-        # What is being marked right now is still sent: only then is nothing left that could begin.
+        # What is being marked right now is waited for: only then is nothing left that could begin.
         while self._handing:
             await asyncio.wait(set(self._tasks), return_when=asyncio.FIRST_COMPLETED)
+        self.starts.stop()
         await self.attempts.drain(grace)
         while self._tasks:
             await asyncio.wait(set(self._tasks))
@@ -110,7 +122,7 @@ class Dispatcher:
         now = self.clock.now()
         room = min(BATCH, self.in_flight - len(self.agenda.out))
         if self.running and not self.away and room > 0 and self._handing < AHEAD:
-            released = self.agenda.release(now, room)
+            released = self.agenda.release(now, room, self._lead())
             if released:
                 self._handing += 1
                 # The calls that made room are settled in this commit or an earlier one, never in a later one:
@@ -129,7 +141,7 @@ class Dispatcher:
     def _sleep(self, now: int) -> None:
         if not self.running or self.away or self._handing >= AHEAD or len(self.agenda.out) >= self.in_flight:
             return  # the end of what is under way wakes us
-        moment = self.agenda.next_moment
+        moment = self.agenda.wake_at(self._lead())
         if moment <= now:
             self.wake()
         elif moment < NEVER:
@@ -148,6 +160,7 @@ class Dispatcher:
         marks = [Mark(r.entry.id, r.flow.number, r.account.id, now) for r in released]
         try:
             handed = await self.store.hand_over(marks, now)
+            self._commit_ms += (self.clock.now() - now - self._commit_ms) * SMOOTHING
         except UnavailableError as error:
             self._put_back(released)
             self._step_back(error)
@@ -160,12 +173,21 @@ class Dispatcher:
             for id_ in refused:
                 self.agenda.withdrawn(id_)  # cancelled, moved or expired in the meantime
             self._spawn(self._look_again(refused, now))
-        out = self.agenda.out
+        self.starts.put([(message, self.agenda.out[message.id]) for message in handed])
         for message in handed:
             self.pending[message.flow] -= 1
-            self.attempts.begin(message, out[message.id], self._over)
         self.happenings.handed_over(handed)
         self.wake()
+
+    def _lead(self) -> int:
+        """How long before an account opens its message is handed over: about as long as that takes."""
+        return min(LEAD_MOST_MS, ceil(self._commit_ms * 2)) if self._commit_ms >= 1 else LEAD_LEAST_MS
+
+    def _withheld(self, message: HandedOver, release: Release) -> None:
+        """The account was closed while the hand-over was written: the call does not begin."""
+        now = self.clock.now()
+        self.agenda.withdrawn(message.id)
+        self._gather(Ended(message, release, None, withhold(message, now), now, now))
 
     async def _look_again(self, ids: Sequence[int], now: int) -> None:
         """What the lane held of these messages was out of date: offer those that wait as the store has them.
@@ -218,6 +240,9 @@ class Dispatcher:
             self._learn(verdict.note, release.account)
             if not verdict.note.recipient and not verdict.note.group:
                 self.agenda.touched(release.lane, release.account)
+        self._gather(ended)
+
+    def _gather(self, ended: Ended) -> None:
         self._ended.append(ended)
         if not self._settling:
             self._settling = True
@@ -288,14 +313,27 @@ class Dispatcher:
     # -- reading on
 
     def _read_on(self) -> None:
-        flows = [f for f in self.agenda.wanted.values() if f.wants]
-        self.agenda.wanted.clear()
-        for start in range(0, len(flows), 1000):
-            part = flows[start : start + 1000]
-            requests = [FlowAfter(f.number, *f.begin_reading(), f.prefetch.size) for f in part]
-            self._spawn(self._fill(part, requests))
+        if not self._reading:
+            self._reading = True
+            self._spawn(self._read_all())
 
-    async def _fill(self, flows: list[Flow], requests: list[FlowAfter]) -> None:
+    async def _read_all(self) -> None:
+        """Read for every flow that wants it, a bounded part at a time: unpacking rows holds up everything else."""
+        try:
+            while self.agenda.wanted and not self.away:
+                most = max(1, READ_ROWS // self.agenda.prefetch.size)
+                flows: list[Flow] = []
+                while self.agenda.wanted and len(flows) < most:
+                    flow = self.agenda.wanted.pop(next(iter(self.agenda.wanted)))
+                    if flow.wants:
+                        flows.append(flow)
+                if flows:
+                    await self._fill(flows)
+        finally:
+            self._reading = False
+
+    async def _fill(self, flows: list[Flow]) -> None:
+        requests = [FlowAfter(f.number, *f.begin_reading(), f.prefetch.size) for f in flows]
         try:
             parts = {part.flow: part for part in await self.store.entries(requests)}
         except UnavailableError as error:

@@ -1,6 +1,7 @@
 """The fields of a message that mean the same on every channel: one check each, read in a single pass."""
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -19,6 +20,15 @@ _encode = msgspec.json.Encoder().encode
 
 def _timeout(value: object) -> int:
     return parse_duration(value, least=100, most=checks.MAX_TIMEOUT_MS)
+
+
+def _delay(value: object) -> int:
+    return _delay_text(value) if type(value) is str else checks.check_delay(value)
+
+
+@lru_cache(maxsize=1024)
+def _delay_text(value: str) -> int:
+    return checks.check_delay(value)
 
 
 def _attempts(value: object) -> int:
@@ -65,7 +75,7 @@ CHECKS: dict[str, Callable[[object], Any]] = {
     "template": checks.check_name,
     "priority": checks.check_priority,
     "scheduled_at": checks.check_time,
-    "delay": checks.check_delay,
+    "delay": _delay,
     "expires_at": checks.check_time,
     "timeout": _timeout,
     "max_attempts": _attempts,

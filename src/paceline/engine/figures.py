@@ -113,6 +113,8 @@ class Figures:
 
     def settled(self, ended: Ended) -> None:
         """A call ended and is on disk."""
+        if ended.outcome is None:
+            return
         made, message = ended.verdict.settlement, ended.message
         second, duration = ended.finished // 1000, ended.finished - ended.started
         queue = self.queues[message.queue]

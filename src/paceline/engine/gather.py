@@ -8,13 +8,19 @@ import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
 
+import structlog
+
 from paceline.engine.intake import Prepared
 from paceline.model.messages import Added
+
+log = structlog.get_logger("paceline.engine")
 
 EAGER = 16
 """Messages that are worth a call of their own before the turn of the event loop is over."""
 
-Waiting = list[tuple[Prepared, "asyncio.Future[Added]"]]
+Then = Callable[[Prepared, Added | BaseException], None]
+"""Told what became of a message: that it is on disk, or why it is not."""
+Waiting = list[tuple[Prepared, Then]]
 
 
 class Gatherer:
@@ -32,14 +38,18 @@ class Gatherer:
 
     def add(self, prepared: Prepared) -> "asyncio.Future[Added]":
         """A future that is done once the message is on disk."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Added] = loop.create_future()
-        if not self._waiting:
-            loop.call_soon(self._flush)
-        self._waiting.append((prepared, future))
-        if len(self._waiting) >= EAGER:
-            self._flush()
+        future: asyncio.Future[Added] = asyncio.get_running_loop().create_future()
+        self.give(prepared, partial(_resolve, future))
         return future
+
+    def give(self, prepared: Prepared, then: Then) -> None:
+        """Call `then` once the message is on disk."""
+        waiting = self._waiting
+        if not waiting:
+            asyncio.get_running_loop().call_soon(self._flush)
+        waiting.append((prepared, then))
+        if len(waiting) >= EAGER:
+            self._flush()
 
     def _flush(self) -> None:
         if not self._waiting:
@@ -57,12 +67,26 @@ class Gatherer:
             return
         answers = stored.result()
         self._added([prepared for prepared, _ in batch], answers)
-        for (_, future), answer in zip(batch, answers, strict=True):
-            if not future.done():  # its sender may have gone away
-                future.set_result(answer)
+        for (prepared, then), answer in zip(batch, answers, strict=True):
+            _tell(then, prepared, answer)
 
 
 def _fail(batch: Waiting, error: BaseException) -> None:
-    for _, future in batch:
-        if not future.done():
-            future.set_exception(error)
+    for prepared, then in batch:
+        _tell(then, prepared, error)
+
+
+def _tell(then: Then, prepared: Prepared, answer: Added | BaseException) -> None:
+    try:
+        then(prepared, answer)
+    except Exception:
+        log.exception("a sender could not be told", message=prepared.row.id)  # the others must be
+
+
+def _resolve(future: "asyncio.Future[Added]", _prepared: Prepared, answer: Added | BaseException) -> None:
+    if future.done():  # its sender may have gone away
+        return
+    if isinstance(answer, BaseException):
+        future.set_exception(answer)
+    else:
+        future.set_result(answer)

@@ -121,14 +121,23 @@ class Keys:
 
         Raises:
             NotFoundError: there is none of that name that the caller may see.
+            ConflictError: it is the last one that opens everything: nobody could make a key any more.
         """
         caller.must("admin")
         for digest, each in list(self._by_hash.items()):
             if each.name == name and (caller.tenant is None or each.tenant == caller.tenant):
+                if self._is_last(each):
+                    raise ConflictError(
+                        f"'{name}' is the last admin key of the installation; make another one first"
+                    )
                 await self._store.remove("key", "", name)
                 del self._by_hash[digest]
                 return
         raise NotFoundError(f"there is no key '{name}'")
+
+    def _is_last(self, key: Caller) -> bool:
+        masters = [each for each in self._by_hash.values() if each.tenant is None and each.role == "admin"]
+        return masters == [key]
 
     def list(self, caller: Caller) -> list[dict[str, str | None]]:
         """Names, roles and tenants; never the keys."""

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from paceline.engine.core import Core
-from paceline.engine.gather import Gatherer
+from paceline.engine.gather import Gatherer, Then
 from paceline.engine.intake import Prepared
 from paceline.engine.keys import Caller
 from paceline.engine.outlook import reason_view
@@ -21,6 +21,7 @@ from paceline.stores.base import Filter, StoredMessage
 
 MAX_BATCH = 10_000
 CHUNK = 1000
+_LABELS = {int(state): state.label for state in State}
 _FINAL = ENDED | {State.UNCERTAIN}
 
 
@@ -61,7 +62,20 @@ class Messages:
             return Receipt(
                 ids.to_text(added.id), State(known[0].state).label if known else "completed", duplicate=True
             )
-        return Receipt(ids.to_text(row.id), State(row.state).label)
+        return self.receipt(prepared)
+
+    def take(self, caller: Caller, body: Mapping[str, Any], then: Then) -> None:
+        """Begin to take one message in; `then` is called once it is on disk, or turns out to be there already.
+
+        Raises:
+            InvalidError: the body is wrong; every problem is named, and `then` is not called.
+        """
+        core = self._core
+        self._gatherer.give(core.intake.prepare(body, self._tenant(caller, body), core.clock.now()), then)
+
+    def receipt(self, prepared: Prepared) -> Receipt:
+        """The answer for a message that was new."""
+        return Receipt(ids.to_text(prepared.row.id), _LABELS[prepared.row.state])
 
     async def submit_batch(
         self, caller: Caller, bodies: Sequence[Any], defaults: Mapping[str, Any] | None = None

@@ -9,6 +9,7 @@ from paceline.model.backoff import parse_backoff, print_backoff
 from paceline.model.checks import print_time
 from paceline.model.ids import to_text
 from paceline.model.states import State
+from paceline.pacing.settle import WITHHELD
 from paceline.stores.base import Attempt, StoredMessage
 
 _decode = msgspec.json.Decoder().decode
@@ -88,7 +89,7 @@ def _result(row: StoredMessage) -> Any:
 
 def error_view(outcome: str | None, code: str | None, text: str | None) -> dict[str, Any] | None:
     """The class, code and words of an outcome that was no success."""
-    if outcome in (None, "Accepted", "confirm"):
+    if outcome in (None, "Accepted", "confirm", WITHHELD):
         return None
     return {"class": _CLASSES.get(outcome, outcome), "code": code, "text": text}
 
@@ -115,7 +116,7 @@ def trace_view(
     nodes: list[dict[str, Any]] = []
     waiting = max(row.created_at, 0)
     for attempt in attempts:
-        if not attempt.account:
+        if not attempt.account or attempt.outcome == WITHHELD:
             continue
         started = attempt.started if attempt.started is not None else attempt.handed_over
         nodes.append(_node("queue", waiting, attempt.handed_over, ok=True))

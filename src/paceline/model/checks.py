@@ -50,9 +50,8 @@ def check_integer(value: object, least: int, most: int) -> int:
 
 def check_number(value: object, least: float, most: float) -> float:
     """A finite number."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise ValueError(f"must be a number between {least:g} and {most:g}")
-    if not least <= value <= most:
+    # Comparing refuses NaN as well, and whole numbers that are too large for a float.
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
         raise ValueError(f"must be a number between {least:g} and {most:g}")
     return float(value)
 

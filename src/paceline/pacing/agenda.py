@@ -104,6 +104,10 @@ class Agenda:
     @property
     def next_moment(self) -> int:
         """When something may happen next; 0 for at once, NEVER when only an event can tell."""
+        return self.wake_at(0)
+
+    def wake_at(self, lead: int) -> int:
+        """The same for who gives messages out `lead` ms before their account opens."""
         if self._holds:
             return NEVER
         if self._due or self._stirred:
@@ -117,10 +121,15 @@ class Agenda:
             heappop(self._heap)
         while self._closed and self._closed[0][2].moment != self._closed[0][0]:
             heappop(self._closed)
+        if moment < NEVER:
+            moment = max(1, moment - lead)
         return min(moment, self._closed[0][0]) if self._closed else moment
 
-    def release(self, now: int, room: int) -> list[Release]:
-        """Take out what may go at `now`, at most `room` messages; each holds its places from here on."""
+    def release(self, now: int, room: int, lead: int = 0) -> list[Release]:
+        """Take out what may go at `now`, at most `room` messages; each holds its places from here on.
+
+        With `lead`, also what may go through an account that opens in so many ms: see `Release.start_at`.
+        """
         released: list[Release] = []
         if self._holds:
             return released
@@ -131,18 +140,18 @@ class Agenda:
             else:
                 self._free(release)  # heard of twice; it is on its way already
 
-        self._wake(now)
+        self._wake(now, lead)
         while self._due and len(released) < room:
             _, lane = self._due.popitem(last=False)
-            lane.release(now, min(CHUNK, room - len(released)), emit)
-            self._schedule(lane, now)
+            lane.release(now, min(CHUNK, room - len(released)), emit, lead)
+            self._schedule(lane, now + lead)
             if not self._due:
-                self._wake(now)
+                self._wake(now, lead)
         return released
 
-    def _wake(self, now: int) -> None:
+    def _wake(self, now: int, lead: int) -> None:
         heap = self._heap
-        while heap and heap[0][0] <= now:
+        while heap and heap[0][0] <= now + lead:
             moment, key = heappop(heap)
             lane = self.lanes[key]
             if lane.moment == moment:

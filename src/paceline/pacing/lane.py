@@ -18,9 +18,13 @@ from paceline.pacing.windows import NEVER
 
 
 class Release:
-    """One message that goes now, through this account. The engine makes it durable, then sends it."""
+    """One message that goes now, through this account. The engine makes it durable, then sends it.
 
-    __slots__ = ("account", "entry", "flow", "gates", "lane")
+    `start_at` is the moment from which the call may begin: the account may open a little later than it is
+    released, so that the time which making it durable takes is not lost to the account.
+    """
+
+    __slots__ = ("account", "entry", "flow", "gates", "lane", "start_at")
 
     def __init__(
         self, entry: Entry, flow: Flow, account: "Account", lane: "Lane", gates: tuple[SharedGate, ...]
@@ -31,6 +35,7 @@ class Release:
         self.account = account
         self.lane = lane
         self.gates = gates
+        self.start_at = 0
 
 
 class Account(Gate):
@@ -179,9 +184,12 @@ class Lane:
         moment = self._first(self._pinned)
         return min(moment, self._first(self._resting)) if self.turns else moment
 
-    def release(self, now: int, room: int, emit: Callable[[Release], None]) -> int:
-        """Hand to `emit` what may go at `now`, at most `room` of it; answers how many."""
-        self._wake(now)
+    def release(self, now: int, room: int, emit: Callable[[Release], None], lead: int = 0) -> int:
+        """Hand to `emit` what may go at `now`, at most `room` of it; answers how many.
+
+        An account that opens within `lead` ms gives its message out already, with the moment to start.
+        """
+        self._wake(now + lead)
         left = room
         line = self._line
         while left:
@@ -191,7 +199,7 @@ class Lane:
                 self.touch(next(iter(self._free.values())))
             account = line.popleft()
             account.listed = False
-            if self._serve(account, now, emit):
+            if self._serve(account, now, emit, lead):
                 left -= 1
                 account.listed = True
                 line.append(account)
@@ -213,12 +221,12 @@ class Lane:
             heappop(heap)
         return NEVER
 
-    def _serve(self, account: Account, now: int, emit: Callable[[Release], None]) -> bool:
+    def _serve(self, account: Account, now: int, emit: Callable[[Release], None], lead: int) -> bool:
         """Release one message through the account if it may send and has one; else put the account aside."""
         if self.accounts.get(account.id) is not account:
             return False  # removed, or another one took its name
         opens = account.opens(now)
-        if opens > now:
+        if opens > now + lead:
             if opens < NEVER:
                 account.moment = opens
                 heappush(self._pinned if account.turns else self._resting, (opens, account.id))
@@ -235,7 +243,9 @@ class Lane:
                 continue
             if self._closed(turns, flow, entry, account, now):
                 continue
-            emit(self._take(turns, flow, entry, account, now))
+            release = self._take(turns, flow, entry, account, max(now, opens))
+            release.start_at = opens
+            emit(release)
             return True
         account.free = True
         self._free[account.id] = account

@@ -106,6 +106,20 @@ def settle(
             return Verdict(made, None, spent=True)
 
 
+WITHHELD = "Withheld"
+"""The outcome of a hand-over that was taken back before its call began: nothing left this process."""
+
+
+def withhold(message: HandedOver, now: int) -> Verdict:
+    """Give a message back whose account was closed between its hand-over and the start of its call."""
+    made = Settlement(
+        id=message.id, number=message.number, event=Event.GIVE_BACK.value, state=State.PENDING,
+        due_at=message.due_at, turn=message.turn, attempts=message.attempts, started=now, finished=now,
+        outcome=WITHHELD,
+    )  # fmt: skip
+    return Verdict(made, None, spent=False)
+
+
 def _again(
     message: HandedOver, outcome: Temporary | Unknown, started: int, finished: int,
     policy: Policy, chance: Callable[[], float], least_ms: int,

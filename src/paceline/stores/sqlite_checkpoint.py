@@ -17,24 +17,26 @@ PAGES = 4_000
 
 
 class Checkpointer:
-    """One thread that sleeps until it is asked."""
+    """One thread that sleeps until it is asked. `log` is the length of the log at the last checkpoint, in pages."""
 
     def __init__(self, path: Path) -> None:
         """Start the thread; the connection is opened in it."""
         self._path = path
         self._asked = threading.Event()
         self._stopping = False
-        self.busy = False
-        self.last_ms = 0.0
-        self.left = 0
+        self.idle = threading.Event()
+        self.idle.set()
+        self.log = 0
         self._thread = threading.Thread(target=self._work, name="paceline-checkpoint", daemon=True)
         self._thread.start()
 
-    def ask(self) -> None:
-        """Do one soon; asking again while one runs changes nothing."""
-        if not self.busy:
-            self.busy = True
-            self._asked.set()
+    def ask(self) -> bool:
+        """Do one now; False when one is under way already."""
+        if not self.idle.is_set():
+            return False
+        self.idle.clear()
+        self._asked.set()
+        return True
 
     def stop(self) -> None:
         """End the thread and close its connection."""
@@ -55,7 +57,6 @@ class Checkpointer:
                 break
             # What cannot be moved now stays in the log, safe, for the next time.
             with suppress(apsw.Error):
-                log, moved = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-                self.left = max(0, log - moved)
-            self.busy = False
+                self.log, _ = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            self.idle.set()
         connection.close()

@@ -22,7 +22,7 @@ _WORTH_A_COMMIT = 16
 """Rows for which an idle writer starts at once instead of waiting for more of the same step of the loop."""
 
 _IDLE_CHECKPOINT_PAGES = 1_000
-_TRUNCATE_PAGES = 40_000
+_TRUNCATE_PAGES = 12_000
 
 
 _ANSWERS = "SELECT text FROM answer ORDER BY place"
@@ -248,18 +248,21 @@ class Writer:
         connection, beside = self._session.connection, self._checkpointer
         self.figures.wal_pages += connection.status(apsw.SQLITE_DBSTATUS_CACHE_WRITE, True)[0]
         pages = self.figures.wal_pages
-        if pages < (PAGES if self._pending else _IDLE_CHECKPOINT_PAGES) or beside.busy:
+        if pages < (PAGES if self._pending else _IDLE_CHECKPOINT_PAGES):
             return
-        if pages < _TRUNCATE_PAGES:
-            beside.ask()
-            self.figures.wal_pages = beside.left
+        if beside.log < _TRUNCATE_PAGES:
+            if beside.ask():
+                self.figures.wal_pages = 0
             return
+        # Nearly all of the log is moved already; what is left is little, and then it starts anew.
+        beside.idle.wait()
+        beside.log = 0
         begun = self._loop.time()
         try:
             # A reader that holds an old snapshot stops a checkpoint; it is not worth waiting for.
             connection.set_busy_timeout(0)
-            left, moved = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-            self.figures.wal_pages = max(0, left - moved)
+            connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+            self.figures.wal_pages = 0
         except apsw.Error:
             # No harm done: the log keeps what it has, and the next commit tries again.
             return

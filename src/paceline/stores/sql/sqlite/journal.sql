@@ -18,7 +18,8 @@ FROM (
 );
 
 -- name: occupancy_of
--- The newest ?3 sends that finished after ?2 of each account asked for, as Occupancy.
+-- The newest ?3 sends that finished after ?2 of each account asked for, as Occupancy. What was withheld before
+-- its call began was no send.
 SELECT json_group_array((
   SELECT jsonb_group_array(jsonb_array(
     newest.flow, newest.account, newest.recipient, newest."group", newest.finished,
@@ -26,7 +27,7 @@ SELECT json_group_array((
     ORDER BY newest.finished, newest.message)
   FROM (
     SELECT * FROM attempt INDEXED BY attempt_account
-    WHERE account = asked.value AND account <> '' AND finished > ?2
+    WHERE account = asked.value AND account <> '' AND finished > ?2 AND outcome <> 'Withheld'
     ORDER BY finished DESC LIMIT ?3
   ) AS newest
 ) ORDER BY asked.key)
