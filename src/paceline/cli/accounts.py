@@ -228,7 +228,12 @@ def row(one: dict[str, Any]) -> tuple[object, ...]:
 
 def limits_text(one: dict[str, Any]) -> str:
     """The limits of an account with what is used of each: ``18 of 20/min, 18 of 200/h``."""
-    used = [f"{safe(limit['used'])} of {safe(limit['limit'])}" for limit in one.get("usage") or ()]
+    spacing = f"1/{one.get('interval')}"  # told in words below
+    used = [
+        f"{safe(limit['used'])} of {safe(limit['limit'])}"
+        for limit in one.get("usage") or ()
+        if limit["limit"] != spacing
+    ]
     if not used:
         used = [safe(limit) for limit in one.get("limits") or ()]
     if one.get("interval"):
