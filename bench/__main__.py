@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import gc
 import json
 import sys
 import tempfile
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import backlog, drain, idle, intake, latency, pacing, store
+from paceline.wiring import GC_EVERY, SWITCH_S
 
 Bench = Callable[[Path, bool], Awaitable[list[dict[str, Any]]]]
 ALL: dict[str, Bench] = {
@@ -31,7 +33,8 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="smaller sizes, to see that everything runs")
     parser.add_argument("--json", type=Path, default=Path("bench-results.json"), help="where the figures go")
     given = parser.parse_args()
-    sys.setswitchinterval(0.0005)  # as the server does
+    sys.setswitchinterval(SWITCH_S)  # as the server does, and the collector likewise
+    gc.set_threshold(GC_EVERY, 20, 50)
     results: list[dict[str, Any]] = []
     known: dict[str, float] = {}
     for name in given.names or list(ALL):

@@ -34,7 +34,7 @@ class SendingAccount(msgspec.Struct, frozen=True):
     settings: Mapping[str, Any]
 
 
-class Outgoing(msgspec.Struct):
+class Outgoing(msgspec.Struct, gc=False):
     """One message at the moment of its hand-over.
 
     Attributes:

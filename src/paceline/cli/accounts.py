@@ -228,11 +228,13 @@ def row(one: dict[str, Any]) -> tuple[object, ...]:
 
 def limits_text(one: dict[str, Any]) -> str:
     """The limits of an account with what is used of each: ``18 of 20/min, 18 of 200/h``."""
-    spacing = f"1/{one.get('interval')}"  # told in words below
+    # The spacing comes among the limits, too, as "1/2s"; below it is told in words.
+    interval = str(one.get("interval") or "")
+    spacing = {f"1/{interval}", f"1/{interval.removeprefix('1')}", "1/min" if interval == "1m" else ""}
     used = [
         f"{safe(limit['used'])} of {safe(limit['limit'])}"
         for limit in one.get("usage") or ()
-        if limit["limit"] != spacing
+        if not interval or limit["limit"] not in spacing
     ]
     if not used:
         used = [safe(limit) for limit in one.get("limits") or ()]

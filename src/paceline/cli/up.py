@@ -59,7 +59,7 @@ def _check_folder(folder: Path, origin: str) -> None:
     """Say at once, and plainly, when the data folder cannot be one."""
     named = f"{origin}: {folder}"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     except FileExistsError:
         raise InvalidError([Problem("/data", f"{named} is a file, and must be a folder")]) from None
     except NotADirectoryError:

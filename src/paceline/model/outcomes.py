@@ -7,14 +7,14 @@ import msgspec
 Scope = Literal["account", "recipient", "group"]
 
 
-class Accepted(msgspec.Struct, frozen=True):
+class Accepted(msgspec.Struct, frozen=True, gc=False):
     """The provider took the message. `reference` is its own id for it; `result` is kept with the message."""
 
     reference: str = ""
     result: Any = None
 
 
-class RateLimited(msgspec.Struct, frozen=True):
+class RateLimited(msgspec.Struct, frozen=True, gc=False):
     """The provider refused because of the rate. Costs no attempt.
 
     Attributes:
@@ -28,7 +28,7 @@ class RateLimited(msgspec.Struct, frozen=True):
     text: str = ""
 
 
-class Temporary(msgspec.Struct, frozen=True):
+class Temporary(msgspec.Struct, frozen=True, gc=False):
     """Certainly not sent, and trying again later may help.
 
     `wait_ms` is the provider's own advice when to try again, if it gave one.
@@ -39,21 +39,21 @@ class Temporary(msgspec.Struct, frozen=True):
     wait_ms: int | None = None
 
 
-class Permanent(msgspec.Struct, frozen=True):
+class Permanent(msgspec.Struct, frozen=True, gc=False):
     """Refused for good: this message, as it is, will never be taken."""
 
     code: str
     text: str
 
 
-class AccountStopped(msgspec.Struct, frozen=True):
+class AccountStopped(msgspec.Struct, frozen=True, gc=False):
     """The account itself is refused (credentials, ban, balance). The message is not at fault and waits."""
 
     code: str
     text: str
 
 
-class Moved(msgspec.Struct, frozen=True):
+class Moved(msgspec.Struct, frozen=True, gc=False):
     """Certainly not sent: the recipient has the new address `to`, which is used from now on."""
 
     to: str
@@ -61,7 +61,7 @@ class Moved(msgspec.Struct, frozen=True):
     text: str
 
 
-class Unknown(msgspec.Struct, frozen=True):
+class Unknown(msgspec.Struct, frozen=True, gc=False):
     """The message may have been taken: the link was cut, or time ran out, after it was handed over."""
 
     text: str

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from heapq import heappop, heappush
 from typing import Protocol
 
+import msgspec
+
 from paceline.model.messages import NOBODY, Entry
 from paceline.pacing.flows import Flow, Standing
 from paceline.pacing.gates import Gate, SharedGate
@@ -17,25 +19,20 @@ from paceline.pacing.turns import Turns
 from paceline.pacing.windows import NEVER
 
 
-class Release:
+class Release(msgspec.Struct, gc=False, eq=False):
     """One message that goes now, through this account. The engine makes it durable, then sends it.
 
-    `start_at` is the moment from which the call may begin: the account may open a little later than it is
-    released, so that the time which making it durable takes is not lost to the account.
+    `gates` are the wider ones in which the send holds a place, besides the account's. `start_at` is the moment
+    from which the call may begin: the account may open a little later than it is released, so that the time
+    which making it durable takes is not lost to the account.
     """
 
-    __slots__ = ("account", "entry", "flow", "gates", "lane", "start_at")
-
-    def __init__(
-        self, entry: Entry, flow: Flow, account: "Account", lane: "Lane", gates: tuple[SharedGate, ...]
-    ) -> None:
-        """`gates` are the wider ones in which the send holds a place, besides the account's."""
-        self.entry = entry
-        self.flow = flow
-        self.account = account
-        self.lane = lane
-        self.gates = gates
-        self.start_at = 0
+    entry: Entry
+    flow: Flow
+    account: "Account"
+    lane: "Lane"
+    gates: tuple[SharedGate, ...]
+    start_at: int = 0
 
 
 class Account(Gate):
@@ -243,9 +240,7 @@ class Lane:
                 continue
             if self._closed(turns, flow, entry, account, now):
                 continue
-            release = self._take(turns, flow, entry, account, max(now, opens))
-            release.start_at = opens
-            emit(release)
+            emit(self._take(turns, flow, entry, account, max(now, opens), opens))
             return True
         account.free = True
         self._free[account.id] = account
@@ -289,7 +284,9 @@ class Lane:
         flow.standing = Standing.PARKED
         self._shared.park(gate, flow, None, opens)
 
-    def _take(self, turns: Turns[Flow], flow: Flow, entry: Entry, account: Account, now: int) -> Release:
+    def _take(
+        self, turns: Turns[Flow], flow: Flow, entry: Entry, account: Account, now: int, start_at: int
+    ) -> Release:
         gates = flow.gates
         if flow.keyed:
             gates = (*gates, *self._shared.keyed_gates(flow, account, entry))
@@ -303,7 +300,7 @@ class Lane:
             self._leave(turns, flow, served=True)
         if flow.more and flow.wants:
             self._shared.wants(flow)
-        return Release(entry, flow, account, self, gates)
+        return Release(entry, flow, account, self, gates, start_at)
 
     def _leave(self, turns: Turns[Flow], flow: Flow, *, served: bool) -> None:
         turns.leave(served=served)

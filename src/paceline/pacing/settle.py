@@ -32,7 +32,7 @@ class Policy(msgspec.Struct, frozen=True):
     flood_ms: int = FLOOD_WITHOUT_FIGURE_MS
 
 
-class Verdict(msgspec.Struct, frozen=True):
+class Verdict(msgspec.Struct, frozen=True, gc=False):
     """A settlement, what it says about the account, and whether the call uses up quota."""
 
     settlement: Settlement
