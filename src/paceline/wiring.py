@@ -85,6 +85,8 @@ async def open_service(
     Raises:
         OccupiedError, SchemaError, InvalidError: as they say.
     """
+    if not structlog.is_configured():  # what is not configured prints variables with every traceback
+        configure_logging(settings.log_level, settings.log_format)
     service = make_service(settings, handlers)
     if await service.start(settings.data / KEY_FILE):
         log.info("first start: an admin key was written", file=str(settings.data / KEY_FILE))

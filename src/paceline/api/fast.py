@@ -218,7 +218,7 @@ def fits(connection: type, request: type) -> bool:
         return (
             all(hasattr(connection, name) for name in _METHODS)
             and set(connection.__init__.__code__.co_names) >= _OF_A_CONNECTION  # type: ignore[misc]  # only looked at
-            and set(request.__init__.__code__.co_names) >= _OF_A_REQUEST  # type: ignore[misc]  # likewise
+            and set(request.__init__.__code__.co_names) >= _OF_A_REQUEST  # type: ignore[misc]  # only looked at
         )
     except AttributeError:
         return False

@@ -46,7 +46,7 @@ class Server(uvicorn.Server):
             ListenError: it is taken, or not ours to take; the text says what to do.
         """
         family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
-        taken = socket.socket(family, socket.SOCK_STREAM)
+        taken = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             taken.bind((self._host, self._wanted))
