@@ -41,7 +41,7 @@ class Noop(Channel):
 class Engine:
     """A core on a store in a folder."""
 
-    def __init__(self, folder: Path, in_flight: int = 1000) -> None:
+    def __init__(self, folder: Path, in_flight: int = 2000) -> None:
         """Not open yet."""
         self.clock = SystemClock()
         self.store = SqliteStore(folder / "bench.db")

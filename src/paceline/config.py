@@ -63,7 +63,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     log_level: str = "info"
     log_format: str = "auto"
     max_body: int = 16 * 1024 * 1024
-    in_flight: int = 1000
+    in_flight: int = 2000
     grace: float = 20.0
     threads_min: int = 10
     threads_max: int = 100

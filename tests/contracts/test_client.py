@@ -281,7 +281,7 @@ async def test_what_is_wrong_with_a_client_is_told(server: tuple[str, str]) -> N
         Paceline(server[0]).run()
     with pytest.raises(InvalidError, match="leave server and key out"):
         Paceline(server[0], data="x")
-    with pytest.raises(InvalidError, match="did you mean .*in_flight"):
+    with pytest.raises(InvalidError, match=r"did you mean .*in_flight"):
         Paceline(data="x", in_fligth=3)
     with pytest.raises(InvalidError, match="give data as well"):
         Paceline(in_flight=3)

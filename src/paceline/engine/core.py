@@ -40,7 +40,7 @@ PROGRESS = 10_000
 class Options(msgspec.Struct, frozen=True, kw_only=True):
     """What the engine is told by the settings: calls under way at most, trace retention in milliseconds."""
 
-    in_flight: int = 1000
+    in_flight: int = 2000
     trace_ms: int = 7 * 86_400_000
 
 

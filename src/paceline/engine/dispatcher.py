@@ -33,8 +33,8 @@ READ_ROWS = 2000
 """Entries read from the store at once."""
 BATCH = 500
 """Hand-overs made durable together at most."""
-AHEAD = 2
-"""Batches of hand-overs under way at once: one being committed, one being gathered."""
+AHEAD = 3
+"""Batches of hand-overs under way at once: one being committed, the next ones waiting for the writer."""
 AWAY_S = 0.5
 """How long to wait before asking a store again that could not write."""
 
