@@ -12,12 +12,13 @@ from paceline.engine.intake import Prepared
 from paceline.engine.keys import Caller
 from paceline.engine.outlook import reason_view
 from paceline.engine.queries import parse_query
-from paceline.engine.views import attempt_view, message_view, time_or_none, trace_view
+from paceline.engine.reading import read_message, whole_view
+from paceline.engine.views import message_view, time_or_none, trace_view
 from paceline.model import checks, ids
 from paceline.model.errors import ConflictError, InvalidError, NotFoundError, Problem
 from paceline.model.messages import Added, FlowKey
 from paceline.model.states import ENDED, State
-from paceline.stores.base import Filter, StoredMessage
+from paceline.stores.base import Filter
 
 MAX_BATCH = 10_000
 CHUNK = 1000
@@ -182,23 +183,7 @@ class Messages:
         Raises:
             NotFoundError: there is none, or it is another tenant's.
         """
-        return await self._whole(await self._row(caller, id_))
-
-    async def _whole(self, row: StoredMessage) -> dict[str, Any]:
-        core = self._core
-        eta, reasons = await core.outlook.of(row, core.flow_key(row))
-        view = message_view(row, core.progress.get(row.id))
-        view["eta"] = time_or_none(eta)
-        view["why"] = [reason_view(reason) for reason in reasons]
-        view["history"] = [attempt_view(each) for each in await core.store.attempts([row.id])]
-        return view
-
-    async def _row(self, caller: Caller, id_: str) -> StoredMessage:
-        number = ids.from_text(id_)
-        rows = await self._core.store.get([number]) if number is not None else []
-        if not rows or not caller.sees(rows[0].tenant):
-            raise NotFoundError(f"there is no message '{id_[:40]}'")
-        return rows[0]
+        return await whole_view(self._core, await read_message(self._core, caller, id_))
 
     def outlook(self, id_: str) -> tuple[str | None, list[dict[str, Any]]]:
         """Moment and reasons for a message that was just taken in, without asking the store."""
@@ -211,7 +196,7 @@ class Messages:
 
     async def why(self, caller: Caller, id_: str) -> dict[str, Any]:
         """Why a message waits, and when it goes."""
-        row = await self._row(caller, id_)
+        row = await read_message(self._core, caller, id_)
         eta, reasons = await self._core.outlook.of(row, self._core.flow_key(row))
         return {
             "id": id_,
@@ -222,7 +207,7 @@ class Messages:
 
     async def trace(self, caller: Caller, id_: str) -> dict[str, Any]:
         """Where a message's time went."""
-        row = await self._row(caller, id_)
+        row = await read_message(self._core, caller, id_)
         callback = None
         if row.callback_url:
             found = await self._core.store.find(
@@ -296,7 +281,7 @@ class Messages:
                 async with asyncio.timeout(seconds):
                     await future
                 rows = await self._core.store.get([number])
-            return await self._whole(rows[0]) if rows else None
+            return await whole_view(self._core, rows[0]) if rows else None
         except TimeoutError:
             return None
         finally:
