@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +16,20 @@ async def run(folder: Path, quick: bool) -> list[dict[str, Any]]:
     """Fill first, then start the dispatcher: the rate from the first call to the last durable ending."""
     count = 20_000 if quick else 200_000
     engine = Engine(folder)
-    await engine.open(ACCOUNTS, ["1000000/s"])
+    await engine.open(ACCOUNTS, ["1000000/s"], concurrency=None)
     start = time.perf_counter()
     await engine.fill(count, lambda index: text_of(index, ACCOUNTS))
     filled = count / (time.perf_counter() - start)
     settled = asyncio.Event()
     left = count
 
-    def tell(event: Any) -> None:
+    def tell(ended: Sequence[Any]) -> None:
         nonlocal left
-        if event.type == "message-sent":
-            left -= 1
-            if not left:
-                settled.set()
+        left -= len(ended)
+        if not left:
+            settled.set()
 
-    engine.core.bus.tap(tell)
+    engine.core.happenings.when_settled.append(tell)
     gc.collect()
     gc.freeze()
     start, cpu = time.perf_counter(), time.process_time()

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from paceline.clock import ManualClock
-from paceline.engine.starts import Starts
+from paceline.engine.starts import CHUNK, Starts
 from paceline.model.messages import Entry, FlowKey, HandedOver
 from paceline.pacing.flows import Flow, Prefetch
 from paceline.pacing.gates import SharedGate
@@ -84,3 +84,20 @@ async def test_who_stops_gives_back_what_has_not_begun(desk: Desk) -> None:
     desk.starts.stop()
     desk.hand_over(2, 1000)
     assert (desk.begun, desk.withheld) == ([], [1, 2])
+
+
+async def test_others_have_their_turn_between_many_starts(desk: Desk) -> None:
+    flow = Flow(1, KEY, (), False, Prefetch())
+    lane = Lane(KEY.lane, None)  # type: ignore[arg-type]  # a lane that is never asked
+    release = Release(Entry(1, 1, None, "r", None), flow, desk.account, lane, ())
+    message = HandedOver(
+        1, 1, 0, "default/a", "default", "chat", "chat", "r", None, None, "{}", None, 3, 1000, None, "t", None,
+        0, None, 0, 0, 1,
+    )  # fmt: skip
+    desk.starts.put([(message, release)] * (CHUNK * 3))
+    begun: list[int] = []
+    asyncio.get_running_loop().call_soon(lambda: begun.append(len(desk.begun)))
+    while len(desk.begun) < CHUNK * 3:
+        await asyncio.sleep(0)
+    assert begun[0] <= CHUNK * 2
+    assert desk.begun == [1] * (CHUNK * 3)

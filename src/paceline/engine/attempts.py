@@ -10,13 +10,14 @@ import structlog
 
 from paceline.channels.base import Outgoing, SendingAccount
 from paceline.clock import Clock
+from paceline.engine.deadlines import Deadlines
 from paceline.engine.directory import Directory
 from paceline.model.backoff import Backoff, parse_backoff
 from paceline.model.ids import to_text
 from paceline.model.messages import HandedOver
-from paceline.model.outcomes import Outcome, Temporary, Unknown
+from paceline.model.outcomes import Accepted, Outcome, Temporary, Unknown
 from paceline.pacing.lane import Release
-from paceline.pacing.settle import Policy, Verdict, settle
+from paceline.pacing.settle import Policy, Verdict, accept, settle
 
 PATIENCE_S = 2.0
 """How much longer than its deadline a call may take before it is cut off from outside."""
@@ -46,6 +47,7 @@ class Attempts:
         self._clock = clock
         self._chance = chance
         self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._deadlines = Deadlines(self._cut_off)
         self._senders: dict[str, tuple[object, SendingAccount]] = {}
         self._policies: dict[tuple[str | None, str, str], Policy] = {}
         self.progress: Callable[[HandedOver, float, str], None] = lambda _message, _percent, _step: None
@@ -78,7 +80,10 @@ class Attempts:
         finally:
             self._tasks.pop(message.id, None)
         finished = max(started, self._clock.ceiling())
-        verdict = settle(message, outcome, started, finished, self._policy(message), self._chance)
+        if isinstance(outcome, Accepted):
+            verdict = accept(message, outcome, started, finished)
+        else:
+            verdict = settle(message, outcome, started, finished, self._policy(message), self._chance)
         over(Ended(message, release, outcome, verdict, started, finished))
 
     async def _call(self, message: HandedOver) -> Outcome:
@@ -89,20 +94,18 @@ class Attempts:
                 "not-configured", f"channel {message.channel} or account {message.account} is gone"
             )
         seconds = message.timeout_ms / 1000
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - only ever called from a task of ours
-        cut = asyncio.get_running_loop().call_later(seconds + PATIENCE_S, self._cut_off, task, message)
+        slot = self._deadlines.set(message.id, seconds + PATIENCE_S)
         try:
             outcome: object = await channel.send(self._outgoing(message), account, seconds)
         except asyncio.CancelledError:
             # The task ends here by settling: whoever cancelled it waits for just that.
-            task.uncancel()
+            self._tasks[message.id].uncancel()
             return Unknown("the call was cut off before the provider answered", "cut-off")
         except Exception as error:
             log.exception("channel failed", channel=message.channel, message=to_text(message.id))
             return Unknown(f"the channel failed: {type(error).__name__}: {error}", "channel-bug")
         finally:
-            cut.cancel()
+            self._deadlines.over(message.id, slot)
         if not isinstance(outcome, Outcome):
             log.error("channel returned no outcome", channel=message.channel, returned=type(outcome).__name__)
             return Unknown(
@@ -110,14 +113,11 @@ class Attempts:
             )
         return outcome
 
-    def _cut_off(self, task: asyncio.Task[Any], message: HandedOver) -> None:
-        log.warning(
-            "call exceeds its time",
-            channel=message.channel,
-            account=message.account,
-            message=to_text(message.id),
-        )
-        task.cancel()
+    def _cut_off(self, message: int) -> None:
+        task = self._tasks.get(message)
+        if task is not None:
+            log.warning("call exceeds its time", message=to_text(message))
+            task.cancel()
 
     def _outgoing(self, message: HandedOver) -> Outgoing:
         content = _decode(message.content)

@@ -38,6 +38,8 @@ AHEAD = 3
 AWAY_S = 0.5
 """How long to wait before asking a store again that could not write."""
 
+_PENDING, _RETRYING = int(State.PENDING), int(State.RETRYING)
+
 log = structlog.get_logger("paceline.dispatcher")
 
 
@@ -301,13 +303,13 @@ class Dispatcher:
     def _after(self, ended: Ended) -> None:
         """Put a message that goes on waiting back where it belongs."""
         made, message = ended.verdict.settlement, ended.message
-        if made.state == State.PENDING:
+        if made.state == _PENDING:
             entry = Entry(
                 made.turn, message.id, message.expires_at, made.moved_to or message.recipient, message.group
             )
             flow = ended.release.flow
             self.arrived(flow.number, flow.key, entry)
-        elif made.state == State.RETRYING:
+        elif made.state == _RETRYING:
             self.when_due(made.due_at)
 
     # -- reading on

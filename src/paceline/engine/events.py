@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -14,7 +14,7 @@ BACKLOG = 5_000
 
 
 class StreamEvent(msgspec.Struct, gc=False):
-    """One event: `id` grows, `type` is one of the names in the HTTP contract."""
+    """One event: `id` grows, `type` is one of the names in the HTTP contract, `data` is what JSON can say."""
 
     id: int
     type: str
@@ -22,13 +22,7 @@ class StreamEvent(msgspec.Struct, gc=False):
     queue: str
     account: str
     campaign: str
-    source: Any
-    render: Callable[[Any], dict[str, Any]] | None = None
-
-    @property
-    def data(self) -> dict[str, Any]:
-        """What happened, as JSON-able values; made only when somebody reads it."""
-        return self.render(self.source) if self.render else self.source
+    data: dict[str, Any]
 
 
 class Subscriber:
@@ -50,13 +44,27 @@ class Subscriber:
         self.filled.set()
 
 
+class _Told(msgspec.Struct, gc=False):
+    """Sources that were told together: the first one's id, and how to make an event of each."""
+
+    first: int
+    sources: Sequence[Any]
+    make: Callable[[int, Any], StreamEvent]
+
+    def events(self) -> Iterator[StreamEvent]:
+        """The events, made now."""
+        for number, source in enumerate(self.sources, self.first):
+            yield self.make(number, source)
+
+
 class EventBus:
-    """Publishes events in order."""
+    """Publishes events in order. One that nobody listens to is not even made until somebody asks for it."""
 
     def __init__(self, start: int) -> None:
         """`start` is the first event id: taken from the clock, so that ids grow over restarts."""
         self._next = start
-        self._memory: deque[StreamEvent] = deque(maxlen=MEMORY)
+        self._memory: deque[_Told] = deque()
+        self._remembered = 0
         self._subscribers: set[Subscriber] = set()
         self._taps: list[Callable[[StreamEvent], None]] = []
 
@@ -67,23 +75,39 @@ class EventBus:
     def publish(
         self,
         type_: str,
-        source: Any,
+        data: dict[str, Any],
         *,
         tenant: str = "",
         queue: str = "",
         account: str = "",
         campaign: str = "",
-        render: Callable[[Any], dict[str, Any]] | None = None,
     ) -> None:
-        """Tell everybody; `source` is the data, or what `render` makes it from when somebody reads it."""
-        event = StreamEvent(self._next, type_, tenant, queue, account, campaign, source, render)
-        self._next += 1
-        self._memory.append(event)
-        for tap in self._taps:
-            tap(event)
-        for subscriber in self._subscribers:
-            if subscriber.accepts(event):
-                subscriber.push(event)
+        """Tell everybody one thing."""
+        event = StreamEvent(self._next, type_, tenant, queue, account, campaign, data)
+        self.tell((event,), _as_it_is)
+
+    def tell(self, sources: Sequence[Any], make: Callable[[int, Any], StreamEvent]) -> None:
+        """Tell everybody many things of a kind: `make` turns an id and a source into its event.
+
+        `sources` is kept; neither it nor what is in it may change afterwards.
+        """
+        told = _Told(self._next, sources, make)
+        self._next += len(sources)
+        self._remember(told)
+        if not (self._taps or self._subscribers):
+            return
+        for event in told.events():
+            for tap in self._taps:
+                tap(event)
+            for subscriber in self._subscribers:
+                if subscriber.accepts(event):
+                    subscriber.push(event)
+
+    def _remember(self, told: _Told) -> None:
+        self._memory.append(told)
+        self._remembered += len(told.sources)
+        while self._remembered - len(self._memory[0].sources) >= MEMORY:
+            self._remembered -= len(self._memory.popleft().sources)
 
     async def listen(
         self, accepts: Callable[[StreamEvent], bool], last: int | None, heartbeat: float
@@ -114,11 +138,16 @@ class EventBus:
             self._subscribers.discard(subscriber)
 
     def _resume(self, last: int, accepts: Callable[[StreamEvent], bool]) -> list[StreamEvent]:
-        kept = list(self._memory)
-        found = [event for event in kept if event.id > last and accepts(event)]
-        if last + 1 < (kept[0].id if kept else self._next):
+        first = self._memory[0].first if self._memory else self._next
+        recent = [told for told in self._memory if told.first + len(told.sources) > last + 1]
+        found = [event for told in recent for event in told.events() if event.id > last and accepts(event)]
+        if last + 1 < first:
             found.insert(0, self._gap("events since your last one are no longer remembered"))
         return found
 
     def _gap(self, text: str) -> StreamEvent:
         return StreamEvent(self._next - 1, "gap", "", "", "", "", {"reason": text})
+
+
+def _as_it_is(_number: int, event: StreamEvent) -> StreamEvent:
+    return event

@@ -1,7 +1,8 @@
 """Figures kept in memory as things happen: rates over the last minute, durations as histograms."""
 
 from bisect import bisect_left
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 
 import msgspec
 
@@ -14,6 +15,8 @@ SECONDS = 60
 BOUNDS_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 30_000, 60_000, 300_000, 3_600_000)
 """Upper bounds of the duration histograms, milliseconds."""
 
+
+_COMPLETED = int(State.COMPLETED)
 
 MOST_REASONS = 10_000
 """Different reasons of failure that are counted."""
@@ -30,11 +33,13 @@ class Histogram:
         self.total = 0
         self.sum = 0
 
-    def add(self, ms: int) -> None:
-        """Count one duration in milliseconds."""
-        self.counts[bisect_left(BOUNDS_MS, ms)] += 1
-        self.total += 1
-        self.sum += ms
+    def add(self, durations: Sequence[int]) -> None:
+        """Count durations in milliseconds."""
+        counts = self.counts
+        for ms in durations:
+            counts[bisect_left(BOUNDS_MS, ms)] += 1
+        self.total += len(durations)
+        self.sum += sum(durations)
 
     def percentile(self, share: float) -> float | None:
         """The duration that `share` (0..1) of all stay under; None when nothing was counted."""
@@ -65,6 +70,11 @@ class Rate:
         if second != self._second:
             self._move(second)
         self._counts[second % SECONDS] += count
+
+    def count(self, seconds: Sequence[int]) -> None:
+        """Something happened in each of these seconds."""
+        for second, count in Counter(seconds).items():
+            self.add(second, count)
 
     def per_second(self, second: int, over: int = 10) -> float:
         """The mean over the last `over` whole seconds."""
@@ -111,26 +121,38 @@ class Figures:
         self.added_rate.add(row.created_at // 1000)
         self.queues[row.queue].added += 1
 
-    def settled(self, ended: Ended) -> None:
-        """A call ended and is on disk."""
-        if ended.outcome is None:
-            return
+    def settled(self, ended: Sequence[Ended]) -> None:
+        """Calls ended and are on disk."""
+        sends: defaultdict[str, list[int]] = defaultdict(list)
+        waits: defaultdict[str, list[int]] = defaultdict(list)
+        seconds: list[int] = []
+        for each in ended:
+            if each.outcome is None:
+                continue  # the call never began
+            message, started, finished = each.message, each.started, each.finished
+            sends[message.queue].append(finished - started)
+            if each.verdict.settlement.state == _COMPLETED:
+                seconds.append(finished // 1000)
+                waits[message.queue].append(max(0, started - message.due_at))
+            else:
+                self._failed(each)
+        self.sent_rate.count(seconds)
+        for queue, durations in sends.items():
+            self.queues[queue].sends.add(durations)
+            self.sends.add(durations)
+        for queue, durations in waits.items():
+            figures = self.queues[queue]
+            figures.ended["completed"] += len(durations)
+            figures.waits.add(durations)
+            self.waits.add(durations)
+
+    def _failed(self, ended: Ended) -> None:
         made, message = ended.verdict.settlement, ended.message
-        second, duration = ended.finished // 1000, ended.finished - ended.started
-        queue = self.queues[message.queue]
-        queue.ended[_status(made.state, made.outcome)] += 1
-        self.sends.add(duration)
-        queue.sends.add(duration)
-        if made.state == State.COMPLETED:
-            self.sent_rate.add(second)
-            waited = max(0, ended.started - message.due_at)
-            self.waits.add(waited)
-            queue.waits.add(waited)
-            return
+        self.queues[message.queue].ended[_status(made.state, made.outcome)] += 1
         if made.outcome == "RateLimited":
             self.floods[message.account] += 1
         if made.state in (State.FAILED, State.EXPIRED, State.UNCERTAIN):
-            self.failed_rate.add(second)
+            self.failed_rate.add(ended.finished // 1000)
         reason = (message.tenant, message.channel, made.outcome, made.code or "")
         if made.code and (reason in self.failures or len(self.failures) < MOST_REASONS):
             self.failures[reason] += 1

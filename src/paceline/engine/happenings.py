@@ -1,19 +1,19 @@
 """What the engine tells about messages: events for listeners, figures for the statistics."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from paceline.engine.attempts import Ended
-from paceline.engine.events import EventBus
+from paceline.engine.events import EventBus, StreamEvent
 from paceline.engine.figures import Figures
 from paceline.model.ids import to_text
 from paceline.model.messages import AccountNote, HandedOver, NewMessage
 from paceline.model.states import State
 
 _ENDED_TYPES = {
-    State.COMPLETED: "message-sent",
-    State.RETRYING: "message-retrying",
-    State.PENDING: "message-retrying",
+    int(State.COMPLETED): "message-sent",
+    int(State.RETRYING): "message-retrying",
+    int(State.PENDING): "message-retrying",
 }
 
 
@@ -24,41 +24,38 @@ class Happenings:
         """`figures` counts, `bus` tells."""
         self.bus = bus
         self.figures = figures
+        self.when_added: list[Callable[[NewMessage], None]] = []
+        self.when_settled: list[Callable[[Sequence[Ended]], None]] = []
+        self.when_ended: list[Callable[[int], None]] = []  # without a call: cancelled, expired, by hand
 
     def added(self, row: NewMessage) -> None:
         """A message was taken in."""
         self.figures.added(row)
-        self.bus.publish(
-            "message-queued", row, tenant=row.tenant, queue=row.queue, account=row.account,
-            campaign=row.campaign or "", render=_queued,
-        )  # fmt: skip
+        for listener in self.when_added:
+            listener(row)
+        self.bus.tell((row,), _queued)
 
     def handed_over(self, messages: Sequence[HandedOver]) -> None:
         """Messages were given to their accounts."""
-        for message in messages:
-            self.bus.publish(
-                "message-started", message, tenant=message.tenant, queue=message.queue, account=message.account,
-                render=_started,
-            )  # fmt: skip
+        self.bus.tell(messages, _started)
 
     def settled(self, ended: Sequence[Ended]) -> None:
         """Calls ended."""
+        self.figures.settled(ended)
+        for listener in self.when_settled:
+            listener(ended)
+        self.bus.tell(ended, _settled)
         for each in ended:
-            self.figures.settled(each)
-            message = each.message
-            self.bus.publish(
-                _ENDED_TYPES.get(State(each.verdict.settlement.state), "message-failed"), each,
-                tenant=message.tenant, queue=message.queue, account=message.account,
-                campaign=each.release.flow.key.campaign, render=_settled,
-            )  # fmt: skip
             if each.verdict.note is not None:
-                self._noted(message, each.verdict.note)
+                self._noted(each.message, each.verdict.note)
 
     def _noted(self, message: HandedOver, note: AccountNote) -> None:
-        self.bus.publish("account-status", note, tenant=message.tenant, account=note.account, render=_note)
+        self.bus.publish("account-status", _note(note), tenant=message.tenant, account=note.account)
 
     def ended(self, id_: int, state: State, tenant: str, queue: str, account: str) -> None:
         """A message ended without a call: cancelled, expired, settled by hand."""
+        for listener in self.when_ended:
+            listener(id_)
         self.bus.publish(
             "message-failed" if state != State.COMPLETED else "message-sent",
             {"id": to_text(id_), "state": state.label, "queue": queue},
@@ -73,24 +70,30 @@ class Happenings:
         )  # fmt: skip
 
 
-def _queued(row: NewMessage) -> dict[str, Any]:
-    return {"id": to_text(row.id), "state": State(row.state).label, "queue": row.queue, "channel": row.channel,
-            "to": row.recipient}  # fmt: skip
+def _queued(number: int, row: NewMessage) -> StreamEvent:
+    data = {"id": to_text(row.id), "state": State(row.state).label, "queue": row.queue,
+            "channel": row.channel, "to": row.recipient}  # fmt: skip
+    return StreamEvent(number, "message-queued", row.tenant, row.queue, row.account, row.campaign or "", data)
 
 
-def _started(message: HandedOver) -> dict[str, Any]:
-    return {"id": to_text(message.id), "queue": message.queue, "channel": message.channel,
+def _started(number: int, message: HandedOver) -> StreamEvent:
+    data = {"id": to_text(message.id), "queue": message.queue, "channel": message.channel,
             "account": message.account.partition("/")[2], "attempt": message.attempts + 1}  # fmt: skip
+    return StreamEvent(number, "message-started", message.tenant, message.queue, message.account, "", data)
 
 
-def _settled(each: Ended) -> dict[str, Any]:
+def _settled(number: int, each: Ended) -> StreamEvent:
     made, message = each.verdict.settlement, each.message
-    return {
+    data = {
         "id": to_text(message.id), "state": State(made.state).label, "ok": made.state == State.COMPLETED,
         "queue": message.queue, "channel": message.channel, "account": message.account.partition("/")[2],
         "attempts": made.attempts, "duration_ms": each.finished - each.started,
         "error": {"class": made.outcome, "code": made.code, "text": made.text} if made.code else None,
     }  # fmt: skip
+    return StreamEvent(
+        number, _ENDED_TYPES.get(made.state, "message-failed"), message.tenant, message.queue,
+        message.account, each.release.flow.key.campaign, data,
+    )  # fmt: skip
 
 
 def _note(note: AccountNote) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from paceline.engine.attempts import Ended
 from paceline.engine.core import Core
 from paceline.engine.gather import Gatherer, Then
 from paceline.engine.intake import Prepared
@@ -42,7 +43,8 @@ class Messages:
         self._core = core
         self._waiters: dict[int, list[asyncio.Future[None]]] = {}
         self._gatherer = Gatherer(self._begin, self._arrived)
-        core.bus.tap(self._heard)
+        core.happenings.when_settled.append(self._settled)
+        core.happenings.when_ended.append(self._over)
 
     # -- sending
 
@@ -290,13 +292,13 @@ class Messages:
             if not waiting:
                 self._waiters.pop(number, None)
 
-    def _heard(self, event: Any) -> None:
-        if not self._waiters or event.type not in ("message-sent", "message-failed"):
-            return
-        source = event.source
-        number = ids.from_text(source["id"]) if isinstance(source, dict) else int(source.message.id)
-        if number is None:
-            return
+    def _settled(self, ended: Sequence[Ended]) -> None:
+        if self._waiters:
+            for each in ended:
+                if each.verdict.settlement.state in _FINAL:
+                    self._over(each.message.id)
+
+    def _over(self, number: int) -> None:
         for future in self._waiters.get(number, ()):
             if not future.done():
                 future.set_result(None)

@@ -4,8 +4,9 @@ Between the hand-over and that moment the account may have been closed: told to 
 call does not begin, and its message goes back to its place.
 """
 
+import asyncio
 from collections.abc import Callable, Sequence
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 
 from paceline.clock import Clock
 from paceline.engine.alarm import Alarm
@@ -13,6 +14,9 @@ from paceline.model.messages import HandedOver
 from paceline.pacing.lane import Release
 
 Start = tuple[HandedOver, Release]
+
+CHUNK = 64
+"""Calls begun at a stretch. In between others have their turn: above all the next hand-overs are given to the store."""
 
 
 class Starts:
@@ -30,19 +34,20 @@ class Starts:
         self._withhold = withhold
         self._waiting: list[tuple[int, int, Start]] = []
         self._alarm = Alarm(clock, self._due)
+        self._going = False  # a chunk is begun, and the next one has its place in the loop
         self._stopped = False
 
     def put(self, starts: Sequence[Start]) -> None:
         """Begin what may begin, keep the rest until its moment."""
-        now = self._clock.now()
-        for start in starts:
-            message, release = start
-            if release.start_at <= now or self._stopped:
-                self._go(message, release, now)
-            else:
-                heappush(self._waiting, (release.start_at, message.id, start))
-        if self._waiting:
-            self._alarm.set(self._waiting[0][0])
+        waiting = self._waiting
+        if waiting:
+            for start in starts:
+                heappush(waiting, (start[1].start_at, start[0].id, start))
+        else:
+            waiting += [(start[1].start_at, start[0].id, start) for start in starts]
+            heapify(waiting)
+        if not self._going:
+            self._due()
 
     def stop(self) -> None:
         """Begin nothing more: what has not begun is given back."""
@@ -53,17 +58,28 @@ class Starts:
             self._withhold(message, release)
 
     def _due(self) -> None:
+        self._going = False
         now = self._clock.now()
-        while self._waiting and self._waiting[0][0] <= now:
-            message, release = heappop(self._waiting)[2]
+        waiting = self._waiting
+        for _ in range(min(CHUNK, len(waiting))):
+            if waiting[0][0] > now and not self._stopped:
+                break
+            message, release = heappop(waiting)[2]
             self._go(message, release, now)
-        if self._waiting:
-            self._alarm.set(self._waiting[0][0])
+        if not waiting:
+            return
+        if waiting[0][0] <= now or self._stopped:
+            self._going = True
+            asyncio.get_running_loop().call_soon(self._due)
+        else:
+            self._alarm.set(waiting[0][0])
 
     def _go(self, message: HandedOver, release: Release, now: int) -> None:
         account = release.account
         closed = account.blocked_until > now or account.paused or account.stopped or self._stopped
-        if closed or any(gate.paused or gate.blocked_until > now for gate in release.gates):
+        for gate in release.gates:
+            closed = closed or gate.paused or gate.blocked_until > now
+        if closed:
             self._withhold(message, release)
         else:
             self._begin(message, release)

@@ -1,14 +1,18 @@
 """Rates and durations of each tenant alone, so that a tenant's key sees its own and nobody else's."""
 
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
+from collections.abc import Sequence
 from typing import Protocol
 
 from paceline.engine.attempts import Ended
 from paceline.engine.core import Core
-from paceline.engine.events import StreamEvent
 from paceline.engine.figures import Histogram, Rate
 from paceline.engine.keys import Caller
+from paceline.model.messages import NewMessage
 from paceline.model.states import State
+
+_COMPLETED = int(State.COMPLETED)
+_FAILED = frozenset({int(State.FAILED), int(State.EXPIRED), int(State.UNCERTAIN)})
 
 MOST = 2000
 """Tenants whose figures are kept; the one that was quiet for longest makes room."""
@@ -35,13 +39,14 @@ class _OfTenant:
 
 
 class TenantFigures:
-    """Listens to the bus and counts by tenant."""
+    """Listens to what happens and counts by tenant."""
 
     def __init__(self, core: Core) -> None:
         """Counts from now on."""
         self._core = core
         self._tenants: OrderedDict[str, _OfTenant] = OrderedDict()
-        core.bus.tap(self._heard)
+        core.happenings.when_added.append(self._added)
+        core.happenings.when_settled.append(self._settled)
 
     def of(self, caller: Caller) -> Flowing:
         """The figures that the caller may see."""
@@ -49,13 +54,16 @@ class TenantFigures:
             return self._core.figures
         return self._tenants.get(caller.tenant) or _OfTenant()
 
-    def _heard(self, event: StreamEvent) -> None:
-        if not event.tenant:
-            return
-        if event.type == "message-queued":
-            self._own(event.tenant).added_rate.add(self._core.figures.second)
-        elif isinstance(event.source, Ended):
-            self._ended(self._own(event.tenant), event.source)
+    def _added(self, row: NewMessage) -> None:
+        self._own(row.tenant).added_rate.add(row.created_at // 1000)
+
+    def _settled(self, ended: Sequence[Ended]) -> None:
+        by_tenant: defaultdict[str, list[Ended]] = defaultdict(list)
+        for each in ended:
+            if each.outcome is not None:
+                by_tenant[each.message.tenant].append(each)
+        for tenant, own in by_tenant.items():
+            self._count(self._own(tenant), own)
 
     def _own(self, tenant: str) -> _OfTenant:
         own = self._tenants.get(tenant)
@@ -67,11 +75,12 @@ class TenantFigures:
             self._tenants.move_to_end(tenant)
         return own
 
-    def _ended(self, own: _OfTenant, ended: Ended) -> None:
-        second, state = ended.finished // 1000, State(ended.verdict.settlement.state)
-        own.sends.add(ended.finished - ended.started)
-        if state is State.COMPLETED:
-            own.sent_rate.add(second)
-            own.waits.add(max(0, ended.started - ended.message.due_at))
-        elif state in (State.FAILED, State.EXPIRED, State.UNCERTAIN):
-            own.failed_rate.add(second)
+    def _count(self, own: _OfTenant, ended: Sequence[Ended]) -> None:
+        own.sends.add([each.finished - each.started for each in ended])
+        sent = [each for each in ended if each.verdict.settlement.state == _COMPLETED]
+        own.sent_rate.count([each.finished // 1000 for each in sent])
+        own.waits.add([max(0, each.started - each.message.due_at) for each in sent])
+        if len(sent) < len(ended):
+            own.failed_rate.count(
+                [each.finished // 1000 for each in ended if each.verdict.settlement.state in _FAILED]
+            )

@@ -65,11 +65,8 @@ def settle(
 ) -> Verdict:
     """Decide. `started` and `finished` bound the call in milliseconds; the provider may have acted in between."""
     match outcome:
-        case Accepted(reference, result):
-            made = _made(message, Event.ACCEPT, outcome, started, finished, attempts=message.attempts + 1)
-            made.reference = reference[:TEXT_MAX] or None
-            made.result = None if result is None else _json(result)
-            return Verdict(made, None, spent=True)
+        case Accepted():
+            return accept(message, outcome, started, finished)
         case RateLimited(wait_ms, scope):
             until = finished + (policy.flood_ms if wait_ms is None else wait_ms)
             note = AccountNote(
@@ -104,6 +101,21 @@ def settle(
             else:
                 made = _made(message, Event.LOSE, outcome, started, finished, attempts=message.attempts + 1)
             return Verdict(made, None, spent=True)
+
+
+_ACCEPT = Event.ACCEPT.value
+_COMPLETED = int(after(State.PROCESSING, Event.ACCEPT))
+
+
+def accept(message: HandedOver, outcome: Accepted, started: int, finished: int) -> Verdict:
+    """What `settle` decides of an accepted call: no policy has a say in it."""
+    result = outcome.result
+    made = Settlement(
+        message.id, message.number, _ACCEPT, _COMPLETED, message.due_at, message.turn, message.attempts + 1,
+        started, finished, "Accepted", None, None, outcome.reference[:TEXT_MAX] or None,
+        None if result is None else _json(result),
+    )  # fmt: skip
+    return Verdict(made, None, spent=True)
 
 
 WITHHELD = "Withheld"
