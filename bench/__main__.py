@@ -72,7 +72,7 @@ def calibrate() -> float:
 def add_ratio(figure: dict[str, Any], known: dict[str, float]) -> None:
     """Relate a figure to another of the same run, where it says so."""
     base = figure.get("of")
-    if known.get(base):
+    if known.get(base) and "ratio" not in figure:
         figure["ratio"] = round(figure["value"] / known[base], 3)
 
 
