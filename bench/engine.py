@@ -75,8 +75,7 @@ class Engine:
             flows = {p.row.flow: p.flow for p in prepared if p.row.flow not in core.gates.keys}
             await core.store.add([p.row for p in prepared], list(flows.values()), now)
             core.gates.keys.update(flows)
-            for each in prepared:
-                core.arrived(each.row, each.flow)
+            core.arrived([(each.row, each.flow) for each in prepared])
 
     async def close(self) -> None:
         """Stop and close."""

@@ -57,7 +57,7 @@ class EmbeddedLink:
                 ended = await service.messages.wait(receipt.id, wait)
                 if ended is not None:
                     return {**ended, "duplicate": receipt.duplicate}
-            eta, why = service.messages.outlook(receipt.id)
+            eta, why = service.messages.outlook(receipt)
             return {
                 "id": receipt.id,
                 "state": receipt.state,

@@ -36,7 +36,7 @@ class Door:
 
     def __init__(self, service: Service, host: str) -> None:
         """`host` is the address the server listens on; only for a loopback one the Host header is checked."""
-        self.who = service.keys.who
+        self.keys = service.keys
         self.is_local = is_loopback(host)
         self._names = {"localhost", "127.0.0.1", "::1", host.strip("[]").lower()}
         self._good_hosts: set[bytes] = set()
@@ -73,14 +73,10 @@ class Door:
             raise RefusedError(401, "send a key as 'Authorization: Bearer KEY'", headers=_CHALLENGE)
         if sent[:7].lower() != b"bearer " or len(sent) > _LONGEST_KEY or not sent.isascii():
             raise RefusedError(401, "the Authorization header must be 'Bearer KEY'", headers=_CHALLENGE)
-        caller = self.who(self.secret(headers))
+        caller = self.keys.who(headers[b"authorization"][7:].decode("ascii"))
         if caller is None:
             raise RefusedError(401, "this key is not known, or it was revoked", headers=_CHALLENGE)
         return caller
-
-    def secret(self, headers: Headers) -> str:
-        """The key itself, of headers that name one."""
-        return headers[b"authorization"][7:].decode("ascii")
 
     def require(self, headers: Headers, role: str) -> Caller:
         """Who holds the key, if it has at least `role`."""

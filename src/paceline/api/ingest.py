@@ -85,10 +85,10 @@ class Ingest:
                 if whole is not None:
                     await json_answer(whole)(scope, receive, send)
                     return
-            eta, why = self._messages.outlook(receipt.id)
+            eta, why = self._messages.outlook(receipt)
             answer = encode(Accepted(receipt.id, receipt.state, eta, why, receipt.duplicate))
             if "extensions" in scope:
-                self._teach(scope["extensions"], caller, headers)
+                self._teach(scope["extensions"], caller)
         except ClientGoneError:
             return
         except Exception as error:  # noqa: BLE001 - whatever it is, it is answered with a problem
@@ -101,16 +101,16 @@ class Ingest:
         })  # fmt: skip
         await send({"type": "http.response.body", "body": answer})
 
-    def _teach(self, extensions: dict[str, Any], caller: Caller, headers: Headers) -> None:
+    def _teach(self, extensions: dict[str, Any], caller: Caller) -> None:
         """What is said here about the head stays true: of the door's checks only the key's can change."""
         offer = extensions.get(EXTENSION)
         if offer is not None:
             learn: Learn = offer["learn"]
-            learn(partial(self._again, caller, self._door.secret(headers)))
+            learn(partial(self._again, caller, self._door.keys.changes))
 
-    def _again(self, caller: Caller, secret: str, raw: bytes, then: Then) -> bool:
+    def _again(self, caller: Caller, changes: int, raw: bytes, then: Then) -> bool:
         """Take one more message from the same caller; what is wrong is left to the ordinary path to explain."""
-        if self._door.who(secret) is not caller:
+        if self._door.keys.changes != changes:
             return False
         try:
             self._messages.take(caller, parse_object(raw), partial(self._taken, then))
@@ -126,7 +126,7 @@ class Ingest:
                 then(None)
                 return
             receipt = self._messages.receipt(prepared)
-            eta, why = self._messages.outlook(receipt.id)
+            eta, why = self._messages.outlook(receipt)
             reply: Reply = encode(Accepted(receipt.id, receipt.state, eta, why, receipt.duplicate))
         except Exception as error:  # noqa: BLE001 - whatever it is, it is answered with a problem
             reply = answer_to(error)

@@ -267,7 +267,6 @@ class Actions:
             core.dispatcher.pending[row.flow] -= 1
         if to is None:
             core.progress.pop(row.id, None)
-            core.recent.pop(ids.to_text(row.id), None)
             return
         state = State(to)
         if state in ENDED:

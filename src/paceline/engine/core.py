@@ -1,7 +1,7 @@
 """The parts of the engine, put together once, and the few steps that need several of them."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -31,8 +31,8 @@ from paceline.stores.base import Store, StoredMessage
 
 log = structlog.get_logger("paceline")
 
-RECENT = 4096
-"""Messages just taken in whose first forecast may still be asked for."""
+_PENDING = int(State.PENDING)
+
 PROGRESS = 10_000
 """Messages whose progress is remembered."""
 
@@ -79,7 +79,6 @@ class Core:
         self.check_url = check_url
         self.threads: ThreadPool | None = None
         self.progress: OrderedDict[int, dict[str, Any]] = OrderedDict()
-        self.recent: OrderedDict[str, tuple[NewMessage, FlowKey]] = OrderedDict()
         self.attempts.progress = self._progress
         self.dispatcher.when_due = self._due
         self.dispatcher.when_new = self.arrived
@@ -93,20 +92,20 @@ class Core:
         """The flow of a stored message."""
         return self.gates.keys[row.flow]
 
-    def arrived(self, row: NewMessage, key: FlowKey) -> None:
-        """A new message is on disk: tell whoever decides about it."""
-        self.gates.keys.setdefault(row.flow, key)
-        if row.state == State.PENDING:
-            entry = Entry(row.turn, row.id, row.expires_at, row.recipient, row.group)
-            self.dispatcher.arrived(row.flow, key, entry)
-        else:
-            self.upkeep.due_at(row.due_at)
-        if row.expires_at is not None:
-            self.upkeep.expires_at(row.expires_at)
-        self.recent[to_text(row.id)] = (row, key)
-        if len(self.recent) > RECENT:
-            self.recent.popitem(last=False)
-        self.happenings.added(row)
+    def arrived(self, new: Sequence[tuple[NewMessage, FlowKey]]) -> None:
+        """New messages are on disk: tell whoever decides about them."""
+        keys = self.gates.keys
+        for row, key in new:
+            if row.flow not in keys:
+                keys[row.flow] = key
+            if row.state == _PENDING:
+                entry = Entry(row.turn, row.id, row.expires_at, row.recipient, row.group)
+                self.dispatcher.arrived(row.flow, key, entry)
+            else:
+                self.upkeep.due_at(row.due_at)
+            if row.expires_at is not None:
+                self.upkeep.expires_at(row.expires_at)
+        self.happenings.added([row for row, _ in new])
 
     def _due(self, moment: int) -> None:
         if moment <= self.clock.now():

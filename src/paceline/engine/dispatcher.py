@@ -69,7 +69,7 @@ class Dispatcher:
             lambda _m, _s: None
         )
         self.when_due: Callable[[int], None] = lambda _moment: None
-        self.when_new: Callable[[NewMessage, FlowKey], None] = lambda _row, _key: None
+        self.when_new: Callable[[Sequence[tuple[NewMessage, FlowKey]]], None] = lambda _new: None
         self.key_of: Callable[[int], FlowKey | None] = lambda _flow: None
         self._alarm = Alarm(clock, self.wake)
         self._woken = False
@@ -295,8 +295,8 @@ class Dispatcher:
         for each in ended:
             if each.message.id not in gone:
                 self._after(each)
-        for row, key in follow_ups:
-            self.when_new(row, key)
+        if follow_ups:
+            self.when_new(follow_ups)
         self.happenings.settled([e for e in ended if e.message.id not in gone])
         self.wake()
 

@@ -116,10 +116,11 @@ class Figures:
         self.floods: dict[str, int] = defaultdict(int)
         self.failures: dict[tuple[str, str, str, str], int] = defaultdict(int)
 
-    def added(self, row: NewMessage) -> None:
-        """A message was taken in."""
-        self.added_rate.add(row.created_at // 1000)
-        self.queues[row.queue].added += 1
+    def added(self, rows: Sequence[NewMessage]) -> None:
+        """Messages were taken in."""
+        self.added_rate.count([row.created_at // 1000 for row in rows])
+        for row in rows:
+            self.queues[row.queue].added += 1
 
     def settled(self, ended: Sequence[Ended]) -> None:
         """Calls ended and are on disk."""

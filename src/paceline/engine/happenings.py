@@ -24,16 +24,16 @@ class Happenings:
         """`figures` counts, `bus` tells."""
         self.bus = bus
         self.figures = figures
-        self.when_added: list[Callable[[NewMessage], None]] = []
+        self.when_added: list[Callable[[Sequence[NewMessage]], None]] = []
         self.when_settled: list[Callable[[Sequence[Ended]], None]] = []
         self.when_ended: list[Callable[[int], None]] = []  # without a call: cancelled, expired, by hand
 
-    def added(self, row: NewMessage) -> None:
-        """A message was taken in."""
-        self.figures.added(row)
+    def added(self, rows: Sequence[NewMessage]) -> None:
+        """Messages were taken in."""
+        self.figures.added(rows)
         for listener in self.when_added:
-            listener(row)
-        self.bus.tell((row,), _queued)
+            listener(rows)
+        self.bus.tell(rows, _queued)
 
     def handed_over(self, messages: Sequence[HandedOver]) -> None:
         """Messages were given to their accounts."""

@@ -62,12 +62,15 @@ class Keys:
         """Empty until `load`."""
         self._store, self._clock = store, clock
         self._by_hash: dict[str, Caller] = {}
+        self.changes = 0
+        """Grows with every change: while it stays the same, so does every answer of `who`."""
 
     async def load(self) -> None:
         """Read the keys from the store."""
         for document in await self._store.documents("key"):
             row = msgspec.json.decode(document.body)
             self._by_hash[row["hash"]] = Caller(row["tenant"], row["role"], document.name)
+        self.changes += 1
 
     def who(self, secret: str) -> Caller | None:
         """Whose key this is. Looking up a digest tells an attacker nothing about the keys there are."""
@@ -89,6 +92,7 @@ class Keys:
         body = msgspec.json.encode(row).decode()
         await self._store.put([Document("key", "", name, body, self._clock.now())])
         self._by_hash[_digest(secret)] = Caller(tenant, role, name)
+        self.changes += 1
 
     async def create(self, caller: Caller, name: str, role: str, tenant: str | None) -> dict[str, str | None]:
         """Make a key. It is in the answer and nowhere else.
@@ -132,6 +136,7 @@ class Keys:
                     )
                 await self._store.remove("key", "", name)
                 del self._by_hash[digest]
+                self.changes += 1
                 return
         raise NotFoundError(f"there is no key '{name}'")
 

@@ -33,6 +33,7 @@ class Receipt(msgspec.Struct, frozen=True):
     id: str
     state: str
     duplicate: bool = False
+    new: Prepared | None = None
 
 
 class Messages:
@@ -78,7 +79,7 @@ class Messages:
 
     def receipt(self, prepared: Prepared) -> Receipt:
         """The answer for a message that was new."""
-        return Receipt(ids.to_text(prepared.row.id), _LABELS[prepared.row.state])
+        return Receipt(ids.to_text(prepared.row.id), _LABELS[prepared.row.state], new=prepared)
 
     async def submit_batch(
         self, caller: Caller, bodies: Sequence[Any], defaults: Mapping[str, Any] | None = None
@@ -152,9 +153,8 @@ class Messages:
         return core.store.add([p.row for p in prepared], list(flows.values()), core.clock.now())
 
     def _arrived(self, prepared: Sequence[Prepared], answers: Sequence[Added]) -> None:
-        for each, added in zip(prepared, answers, strict=True):
-            if not added.duplicate:
-                self._core.arrived(each.row, each.flow)
+        pairs = zip(prepared, answers, strict=True)
+        self._core.arrived([(each.row, each.flow) for each, added in pairs if not added.duplicate])
 
     def _must_match(self, fingerprint: str | None, added: Added) -> None:
         if added.fingerprint != fingerprint:
@@ -187,13 +187,11 @@ class Messages:
         """
         return await whole_view(self._core, await read_message(self._core, caller, id_))
 
-    def outlook(self, id_: str) -> tuple[str | None, list[dict[str, Any]]]:
+    def outlook(self, receipt: Receipt) -> tuple[str | None, list[dict[str, Any]]]:
         """Moment and reasons for a message that was just taken in, without asking the store."""
-        recent = self._core.recent.pop(id_, None)
-        if recent is None:
+        if receipt.new is None:
             return None, []
-        row, key = recent
-        eta, reasons = self._core.outlook.first(row, key)
+        eta, reasons = self._core.outlook.first(receipt.new.row, receipt.new.flow)
         return time_or_none(eta), [reason_view(reason) for reason in reasons]
 
     async def why(self, caller: Caller, id_: str) -> dict[str, Any]:

@@ -173,9 +173,10 @@ def _line(ahead: int, index: int) -> Reason:
 
 def reason_view(reason: Reason) -> dict[str, Any]:
     """A reason as JSON."""
+    until = None if reason.until is None else print_time(reason.until)
     return {
         "kind": reason.kind,
-        "text": reason.text + (f" until {print_time(reason.until)}" if reason.until is not None else ""),
-        "until": print_time(reason.until) if reason.until is not None else None,
+        "text": reason.text if until is None else f"{reason.text} until {until}",
+        "until": until,
         "ahead": reason.ahead,
     }

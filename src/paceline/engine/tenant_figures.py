@@ -54,8 +54,9 @@ class TenantFigures:
             return self._core.figures
         return self._tenants.get(caller.tenant) or _OfTenant()
 
-    def _added(self, row: NewMessage) -> None:
-        self._own(row.tenant).added_rate.add(row.created_at // 1000)
+    def _added(self, rows: Sequence[NewMessage]) -> None:
+        for row in rows:
+            self._own(row.tenant).added_rate.add(row.created_at // 1000)
 
     def _settled(self, ended: Sequence[Ended]) -> None:
         by_tenant: defaultdict[str, list[Ended]] = defaultdict(list)
