@@ -7,6 +7,7 @@ is measured.
 import asyncio
 import select
 import socket
+import tempfile
 import time
 
 
@@ -68,6 +69,27 @@ class Load:
         for each in made:
             each.close()
         return rate
+
+
+async def wrk(port: int, raw: bytes, connections: int, seconds: float) -> float:
+    """Answers a second by the program of that name; it has to be installed."""
+    head, _, body = raw.partition(b"\r\n\r\n")
+    lines = head.decode().split("\r\n")
+    headers = [line.split(": ", 1) for line in lines[1:] if not line.startswith(("Host:", "Content-Length:"))]
+    script = f"wrk.method = 'POST'\nwrk.body = [====[{body.decode()}]====]\n" + "".join(
+        f"wrk.headers['{name}'] = '{value}'\n" for name, value in headers
+    )
+    with tempfile.NamedTemporaryFile("w", suffix=".lua") as file:
+        file.write(script)
+        file.flush()
+        process = await asyncio.create_subprocess_exec(
+            "wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "-s", file.name,
+            f"http://127.0.0.1:{port}{lines[0].split()[1]}", stdout=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        out = (await process.communicate())[0].decode()
+    if process.returncode or "Non-2xx" in out or "Socket errors" in out:
+        raise RuntimeError(f"wrk: {out}")
+    return float(out.split("Requests/sec:")[1].split()[0])
 
 
 def _is_whole(answer: bytes) -> bool:

@@ -105,6 +105,7 @@ def check_object(value: object, most: int) -> dict[str, Any]:
     return value
 
 
+@lru_cache(maxsize=1024)
 def print_time(ms: int) -> str:
     """RFC 3339 in UTC with milliseconds."""
     return f"{_second_text(ms // 1000)}{ms % 1000:03d}Z"
