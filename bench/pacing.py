@@ -14,8 +14,16 @@ MAXIMUM, SPAN = 20, 2.0
 
 
 async def run(folder: Path, quick: bool) -> list[dict[str, Any]]:
+    """A tenth of the accounts first: what the limit lets through there leaves the machine room to spare."""
+    if quick:
+        return await pace(folder, 100, 6)
+    return [*await pace(folder, 100, 20), *await pace(folder, 1000, 20)]
+
+
+async def pace(folder: Path, accounts: int, seconds: int) -> list[dict[str, Any]]:
     """Violations have to be 0; use is what was sent of what the limit permitted in the time."""
-    accounts, seconds = (100, 6) if quick else (1000, 20)
+    folder = folder / str(accounts)
+    folder.mkdir()
     engine = Engine(folder, in_flight=4000)
     await engine.open(accounts, [f"{MAXIMUM}/{SPAN:g}s"], concurrency=MAXIMUM)
     await engine.fill(
@@ -46,12 +54,13 @@ async def run(folder: Path, quick: bool) -> list[dict[str, Any]]:
         permitted += MAXIMUM * (int((start + seconds - kept[0]) / SPAN) + 1)
         cycles += [b - a for a, b in zip(kept, kept[MAXIMUM:], strict=False)]
     steady = SPAN / (sum(cycles) / len(cycles))
+    name = f"pacing {accounts:,},"
     return [
-        {"name": "pacing windows exceeded", "value": exceeded, "unit": "windows", "goal": "0"},
-        {"name": "pacing use (steady)", "value": steady * 100, "unit": "%", "goal": ">= 99"},
-        {"name": "pacing use (from first call)", "value": sent / permitted * 100, "unit": "%"},
-        {"name": "pacing sent", "value": sent / seconds, "unit": "messages/s"},
-        {"name": "pacing CPU", "value": cpu / seconds, "unit": "cores"},
+        {"name": f"{name} windows exceeded", "value": exceeded, "unit": "windows", "goal": "0"},
+        {"name": f"{name} use (steady)", "value": steady * 100, "unit": "%", "goal": ">= 99"},
+        {"name": f"{name} use (from first call)", "value": sent / permitted * 100, "unit": "%"},
+        {"name": f"{name} sent", "value": sent / seconds, "unit": "messages/s"},
+        {"name": f"{name} CPU", "value": cpu / seconds, "unit": "cores"},
     ]
 
 

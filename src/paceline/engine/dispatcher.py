@@ -26,7 +26,7 @@ from paceline.pacing.settle import withhold
 from paceline.pacing.windows import NEVER
 from paceline.stores.base import FlowAfter, Store
 
-LEAD_LEAST_MS, LEAD_MOST_MS = 2, 100
+LEAD_LEAST_MS, LEAD_MOST_MS = 2, 250
 """Bounds of how early a message is handed over before its account opens."""
 SMOOTHING = 0.2
 READ_ROWS = 2000
