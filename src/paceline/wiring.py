@@ -5,7 +5,7 @@ import gc
 import random
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -15,6 +15,7 @@ from paceline.channels.outgoing import HttpClient, check_url
 from paceline.channels.smtp import Smtp
 from paceline.channels.telegram_bot import TelegramBot
 from paceline.channels.webhook import Webhook
+from paceline.client_types import Handlers
 from paceline.clock import SystemClock
 from paceline.config import Settings
 from paceline.engine.core import Options
@@ -53,14 +54,15 @@ def make_store(settings: Settings) -> Store:
     raise InvalidError([Problem("/store", "must be sqlite:///PATH; other stores are not there yet")])
 
 
-def make_service(settings: Settings, handlers: Mapping[str, Callable[..., Any]] | None = None) -> Service:
+def make_service(settings: Settings, handlers: Handlers | None = None) -> Service:
     """All parts put together; nothing runs yet."""
     clock = SystemClock()
     threads = ThreadPool(settings.threads_min, settings.threads_max)
     http = HttpClient(settings.outgoing_allow)
     jobs = HandlerChannel(threads)
-    for kind, function in (handlers or {}).items():
-        jobs.register(kind, function)
+    for kind, given in (handlers or {}).items():
+        function, repeat_is_safe = given if isinstance(given, tuple) else (given, False)
+        jobs.register(kind, function, repeat_is_safe=repeat_is_safe)
     channels = (Smtp(), Webhook(http, clock.now), TelegramBot(http), jobs)
     settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
     return Service(
@@ -77,9 +79,7 @@ def make_service(settings: Settings, handlers: Mapping[str, Callable[..., Any]] 
     )
 
 
-async def open_service(
-    settings: Settings, handlers: Mapping[str, Callable[..., Any]] | None = None
-) -> Service:
+async def open_service(settings: Settings, handlers: Handlers | None = None) -> Service:
     """A running engine; `await service.close(grace)` ends it.
 
     Raises:
@@ -93,7 +93,7 @@ async def open_service(
     return service
 
 
-def serve(settings: Settings, handlers: Mapping[str, Callable[..., Any]] | None = None) -> int:
+def serve(settings: Settings, handlers: Handlers | None = None) -> int:
     """Run the server until it is told to stop; the exit code."""
     configure_logging(settings.log_level, settings.log_format)
     sys.setswitchinterval(SWITCH_S)
@@ -115,7 +115,7 @@ def _uvloop_run() -> Callable[..., Any]:
     return uvloop.run
 
 
-async def _serve(settings: Settings, handlers: Mapping[str, Callable[..., Any]] | None) -> int:
+async def _serve(settings: Settings, handlers: Handlers | None) -> int:
     from paceline.api.app import build
     from paceline.api.server import Server
 

@@ -91,6 +91,10 @@ class Channel(ABC):
         """What is wrong with an account's settings beyond the schema. Fields are relative: ``"/base_url"``."""
         return []
 
+    def may_repeat(self, kind: str | None) -> bool:
+        """Whether a message of this kind may be sent again when nobody knows what became of it."""
+        return self.repeat_is_safe
+
     @abstractmethod
     async def send(self, message: Outgoing, account: SendingAccount, deadline: float) -> Outcome:
         """Hand the message over once and tell what the provider's answer means.

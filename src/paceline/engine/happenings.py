@@ -1,6 +1,6 @@
 """What the engine tells about messages: events for listeners, figures for the statistics."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from paceline.engine.attempts import Ended
@@ -24,6 +24,9 @@ class Happenings:
         """`figures` counts, `bus` tells."""
         self.bus = bus
         self.figures = figures
+        self.watch: Callable[[Sequence[Ended]], None] | None = (
+            None  # told of each batch, while somebody cares
+        )
 
     def added(self, row: NewMessage) -> None:
         """A message was taken in."""
@@ -43,6 +46,8 @@ class Happenings:
 
     def settled(self, ended: Sequence[Ended]) -> None:
         """Calls ended."""
+        if self.watch is not None:
+            self.watch(ended)
         for each in ended:
             self.figures.settled(each)
             message = each.message

@@ -87,10 +87,11 @@ class Service:
         await self.accounts.load()
         await self.keys.load()
         core.gates.shift = await clock_shift(core.store, core.clock)
-        await settle_open(core.store, core.directory, core.clock)
+        found = await settle_open(core.store, core.directory, core.clock, core.dispatcher.follow_up)
         await restore_gates(core.store, core.agenda, core.directory, core.gates, core.clock)
         for flow in await core.store.flows():
             core.dispatcher.pending[flow.number] = flow.pending
+        core.suspects.begin(found.suspects)
         first = key_file is not None and await self.keys.first(key_file)
         core.upkeep.start()
         core.dispatcher.start()
@@ -100,6 +101,7 @@ class Service:
     async def close(self, grace: float) -> None:
         """Take nothing more, let calls in flight end within `grace` seconds, settle, close the store."""
         self._open = False
+        self.core.suspects.stop()
         await self.core.dispatcher.stop(grace)
         await self.core.upkeep.stop()
         for channel in self.core.directory.channels.values():
