@@ -108,6 +108,7 @@ PARAMETERS: Final[dict[str, Schema]] = {
     "group": _filter("With this group."),
     "source": _filter("With this source."),
     "kind": _filter("With this kind."),
+    "code": _filter("Whose last call ended with this code, such as quarantined."),
     "state": _filter("In this state.", {"type": "string", "enum": STATES}),
     "to": _filter("To this recipient."),
     "priority": _filter("With this priority."),
