@@ -170,17 +170,26 @@ def _call(function: Function, job: Job) -> Any:
 
 async def _call_here(function: Callable[[Any], Awaitable[Any]], given: Any) -> Any:
     """Await an async function; nothing it raises may end the loop, and only a real cancellation passes."""
+    task = asyncio.current_task()
     try:
         return await function(given)
-    except GeneratorExit:
-        raise
+    except GeneratorExit as error:
+        if not _runs(task):
+            raise  # nobody runs this any more: it is being thrown away
+        return _Raised(error)
     except asyncio.CancelledError as error:
-        task = asyncio.current_task()
         if task is None or task.cancelling():
             raise
         return _Raised(error)
     except BaseException as error:  # noqa: BLE001 - as in _call
         return _Raised(error)
+
+
+def _runs(task: "asyncio.Task[Any] | None") -> bool:
+    try:
+        return asyncio.current_task() is task
+    except RuntimeError:
+        return False
 
 
 async def _give(awaitable: Awaitable[Any]) -> Any:

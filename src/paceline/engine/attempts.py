@@ -97,7 +97,7 @@ class Attempts:
             # The task ends here by settling: whoever cancelled it waits for just that.
             task.uncancel()
             return Unknown("the call was cut off before the provider answered", "cut-off")
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             log.exception("channel failed", channel=message.channel, message=to_text(message.id))
             return Unknown(f"the channel failed: {type(error).__name__}: {error}", "channel-bug")
         finally:
