@@ -3,11 +3,15 @@
 import asyncio
 import gc
 import random
+import shutil
 import signal
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import structlog
 
 from paceline.channels.handler import HandlerChannel
@@ -19,13 +23,14 @@ from paceline.client_types import Handlers
 from paceline.clock import SystemClock
 from paceline.config import Settings
 from paceline.engine.core import Options
+from paceline.engine.doctor import examine_folder
 from paceline.engine.secrets import Vault
 from paceline.engine.service import Service
 from paceline.engine.threads import ThreadPool
 from paceline.model.errors import InvalidError, PacelineError, Problem
 from paceline.observe import configure_logging
-from paceline.stores.base import Store
 from paceline.stores.sqlite import SqliteStore
+from paceline.stores.sqlite_copy import copy_idle
 
 if TYPE_CHECKING:
     from paceline.api.server import Server
@@ -41,7 +46,7 @@ SWITCH_S = 0.0001
 log = structlog.get_logger("paceline")
 
 
-def make_store(settings: Settings) -> Store:
+def make_store(settings: Settings) -> SqliteStore:
     """The store that the settings name.
 
     Raises:
@@ -54,7 +59,9 @@ def make_store(settings: Settings) -> Store:
     raise InvalidError([Problem("/store", "must be sqlite:///PATH; other stores are not there yet")])
 
 
-def make_service(settings: Settings, handlers: Handlers | None = None) -> Service:
+def make_service(
+    settings: Settings, handlers: Handlers | None = None, facts: Mapping[str, Any] | None = None
+) -> Service:
     """All parts put together; nothing runs yet."""
     clock = SystemClock()
     threads = ThreadPool(settings.threads_min, settings.threads_max)
@@ -74,9 +81,37 @@ def make_service(settings: Settings, handlers: Handlers | None = None) -> Servic
         lambda url: check_url(url, settings.outgoing_allow),
         Options(in_flight=settings.in_flight, trace_ms=round(settings.trace_retention * 1000)),
         threads,
-        {"data": str(settings.data), "store": settings.store or FILE_NAME},
+        facts or {"data": str(settings.data), "store": settings.store or FILE_NAME},
         http.close,
     )
+
+
+async def look_at_folder(settings: Settings) -> list[dict[str, Any]]:
+    """What the doctor can tell of a data folder without its store."""
+    return await examine_folder(settings.data)
+
+
+async def look(settings: Settings) -> list[dict[str, Any]]:
+    """The doctor's findings about a data folder that no server runs on; the folder stays as it is.
+
+    The store is copied, and the copy is what is opened.
+
+    Raises:
+        OccupiedError, SchemaError, UnavailableError: the store is in use, not ours, or cannot be read or copied.
+    """
+    store = make_store(settings)
+    with tempfile.TemporaryDirectory(prefix="paceline-doctor-") as name:
+        copy = Path(name)
+        await asyncio.to_thread(copy_idle, store.path, copy / FILE_NAME)
+        secret = settings.data / SECRET_FILE
+        if secret.is_file():
+            await asyncio.to_thread(shutil.copy, secret, copy / SECRET_FILE)
+        copied = msgspec.structs.replace(settings, data=copy, store=None)
+        service = make_service(copied, facts={"data": str(settings.data)})
+        try:
+            return await service.look()
+        finally:
+            await service.close_channels()
 
 
 async def open_service(settings: Settings, handlers: Handlers | None = None) -> Service:

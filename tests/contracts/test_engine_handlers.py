@@ -181,10 +181,17 @@ async def test_what_a_stop_cuts_off_is_run_again_only_where_that_is_safe(
 
 async def test_a_message_without_its_function_is_held_until_it_is_there(tmp_path: Path) -> None:
     async with Paceline(data=tmp_path / "data") as app:
-        listening = asyncio.create_task(anext(aiter(app.events("message-retrying"))))
+        heard = asyncio.Event()
+
+        async def listen() -> None:
+            async for _ in app.events("message-retrying"):
+                heard.set()
+
+        listening = asyncio.create_task(listen())
         await asyncio.sleep(0)
         id_ = (await app.send(channel="handler", kind="job", max_attempts=1)).id
-        await asyncio.wait_for(listening, WAIT_S)
+        await asyncio.wait_for(heard.wait(), WAIT_S)
+        listening.cancel()
         message = await app.get(id_)
         assert (message.state, message.error["code"], message.attempts) == ("retrying", "no-handler", 0)
     async with running(tmp_path, lambda _job: "here") as app:

@@ -119,6 +119,8 @@ PARAMETERS: Final[dict[str, Schema]] = {
     "limit": _once("Items in a page.", type="integer", minimum=1, maximum=1000, default=50),
     "wait": _once("Wait so many seconds for the end of the message.", type="number", minimum=0, maximum=60),
     "format": _once("Of the file.", type="string", enum=["csv", "jsonl"]),
+    "reach": _once("Also connect to each account's provider, without sending or signing in.", type="boolean",
+                   default=False),
     "dry_run": _once("Only tell what would be done.", type="boolean", default=False),
     "status": _once("Only this state or view."),
     "start": _once("First job, from 0.", type="integer", minimum=0, default=0),
@@ -265,7 +267,8 @@ CALLS: Final[tuple[Operation, ...]] = (
     _row("POST", "/keys", "System", "Make a key", "admin", {201: Reply("NewKey", "The key, shown once.")},
          body="Key", example={"name": "shop", "role": "sender", "tenant": "shop"}, conflicts=True),
     _row("DELETE", "/keys/{name}", "System", "Revoke a key", "admin", _GONE),
-    _row("GET", "/doctor", "System", "Check the installation", "admin", _ok("Figures")),
+    _row("GET", "/doctor", "System", "Check the installation", "admin", _ok("Figures"), query=("reach",),
+         told="Each check has a `status` (pass, warn or fail), a line of what was found, and a line of advice."),
     Operation("GET", "/health/live", "System", "Whether the process lives", None, _ok("Health")),
     Operation("GET", "/health/ready", "System", "Whether messages are accepted and sent", None, {
         200: Reply("Health", "They are."), 503: Reply("Health", "They are not, and why.")}),

@@ -108,6 +108,10 @@ class Channel(ABC):
         """Find out, without sending, whether the account works; None where the channel cannot."""
         return None
 
+    async def reach(self, account: SendingAccount, deadline: float) -> Outcome | None:
+        """Find out, without sending or signing in, whether the provider answers at all; None where there is none."""
+        return None
+
     async def forget(self, account: SendingAccount) -> None:
         """Drop what is kept for an account whose settings changed."""
 

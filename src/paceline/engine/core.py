@@ -17,6 +17,7 @@ from paceline.engine.figures import Figures
 from paceline.engine.gates import Gates
 from paceline.engine.happenings import Happenings
 from paceline.engine.intake import Intake
+from paceline.engine.loop_watch import LoopWatch
 from paceline.engine.outlook import Outlook
 from paceline.engine.secrets import Vault
 from paceline.engine.suspects import Suspects
@@ -72,6 +73,7 @@ class Core:
             store, self.agenda, clock, self.attempts, self.happenings, options.in_flight
         )
         self.suspects = Suspects(self.dispatcher, self.happenings)
+        self.loop_watch = LoopWatch(clock, self.attempts.__len__)
         self.upkeep = Upkeep(
             store, clock, self.directory, self.dispatcher, self.gates.keys, self._expired, options.trace_ms
         )

@@ -142,6 +142,13 @@ async def restore_gates(
     await gates.restore_rules(list(directory.rules.values()))
     for queue in directory.queues.values():
         gates.set_queue(queue)
+    await restore_notes(store, agenda, gates, clock)
+    for flow in await store.flows():
+        agenda.known(flow.number, flow.key)
+
+
+async def restore_notes(store: Store, agenda: Agenda, gates: Gates, clock: Clock) -> None:
+    """Bring back the waits and stops that providers asked for."""
     now = clock.now()
     for note in await store.notes():
         gate = gates.account(note.account)
@@ -155,5 +162,3 @@ async def restore_gates(
                 agenda.block(note.account, kind, value, until)
         if gate is not None and not note.recipient and not note.group:
             gate.block(until)
-    for flow in await store.flows():
-        agenda.known(flow.number, flow.key)
