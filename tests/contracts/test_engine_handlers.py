@@ -11,6 +11,7 @@ import pytest
 import structlog
 
 from paceline import Fail, Job, Paceline, Retry
+from tests.contracts.test_engine_support import running as engine_running
 
 WAIT_S = 20
 
@@ -197,3 +198,21 @@ async def test_a_message_without_its_function_is_held_until_it_is_there(tmp_path
     async with running(tmp_path, lambda _job: "here") as app:
         await app.retry(id_)
         assert (await app.wait(id_, WAIT_S)).state == "completed"
+
+
+@pytest.mark.parametrize("returned", [SystemExit(2), RuntimeError("bug"), None, "accepted"])
+async def test_a_channel_that_keeps_no_contract_costs_its_own_message_only(
+    tmp_path: Path, returned: object
+) -> None:
+    async with engine_running(tmp_path) as engine:
+
+        async def send(*_: object) -> Any:
+            if isinstance(returned, BaseException):
+                raise returned
+            return returned
+
+        proper, engine.script.send = engine.script.send, send  # type: ignore[method-assign]  # a plug-in of somebody's
+        told = await engine.ended(await engine.send())
+        assert (told["state"], told["error"]["code"]) == ("uncertain", "channel-bug")
+        engine.script.send = proper  # type: ignore[method-assign]  # as above
+        assert (await engine.ended(await engine.send()))["state"] == "completed"
