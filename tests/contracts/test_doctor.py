@@ -151,19 +151,24 @@ def test_a_folder_without_rights(tmp_path: Path) -> None:
     assert doctor_folder.folder(tmp_path / "closed").status == "fail"
 
 
-async def test_a_small_disk(tmp_path: Path) -> None:
-    mount = ["mount", "-t", "tmpfs", "-o", "size=8m,mode=0700", "tmpfs", str(tmp_path)]
+async def test_a_small_disk(service: Service, tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8m,mode=0700", "tmpfs", str(small)]
     if sys.platform != "linux" or os.geteuid() != 0 or subprocess.run(mount, check=False).returncode:
         pytest.skip("NOT PROVEN HERE: a full disk needs a small file system, and only root may mount one")
     try:
-        found = doctor_folder.disk(tmp_path)
-        assert found.status == "fail" and "MiB free" in found.detail
-        assert doctor_folder.file_system_of(tmp_path) == "tmpfs"
+        service._facts["data"] = str(small)
+        status, text = await said(service, "free disk")
+        assert status == "fail" and "MiB free" in text
+        assert await said(service, "file system") == ("pass", "tmpfs / ")
     finally:
-        subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
+        subprocess.run(["umount", "--lazy", str(small)], check=True)
 
 
-def test_a_network_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_network_file_system(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     mounts = tmp_path / "mountinfo"
     mounts.write_text(
         "21 1 8:1 / / rw - ext4 /dev/sda1 rw\n"
@@ -171,8 +176,8 @@ def test_a_network_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         f"36 35 0:45 / {tmp_path}/local rw - xfs /dev/sdb1 rw\n"
     )
     monkeypatch.setattr(doctor_folder, "MOUNTS", mounts)
-    found = doctor_folder.file_system(tmp_path / "data")
-    assert found.status == "fail" and "nfs4" in found.detail
+    status, text = await said(service, "file system")
+    assert status == "fail" and "nfs4" in text
     assert doctor_folder.file_system(tmp_path / "local" / "x").detail == "xfs"
     monkeypatch.setattr(doctor_folder, "MOUNTS", tmp_path / "none")
     assert doctor_folder.file_system(tmp_path).status == "pass"

@@ -211,8 +211,8 @@ async def test_a_channel_that_keeps_no_contract_costs_its_own_message_only(
                 raise returned
             return returned
 
-        proper, engine.script.send = engine.script.send, send  # type: ignore[method-assign]  # a plug-in of somebody's
+        proper, engine.script.send = engine.script.send, send  # type: ignore[method-assign, assignment]  # a plug-in of somebody's
         told = await engine.ended(await engine.send())
         assert (told["state"], told["error"]["code"]) == ("uncertain", "channel-bug")
-        engine.script.send = proper  # type: ignore[method-assign]  # as above
+        engine.script.send = proper  # type: ignore[method-assign, assignment]  # as above
         assert (await engine.ended(await engine.send()))["state"] == "completed"
