@@ -214,5 +214,5 @@ async def test_a_channel_that_keeps_no_contract_costs_its_own_message_only(
         proper, engine.script.send = engine.script.send, send  # type: ignore[method-assign, assignment]  # a plug-in of somebody's
         told = await engine.ended(await engine.send())
         assert (told["state"], told["error"]["code"]) == ("uncertain", "channel-bug")
-        engine.script.send = proper  # type: ignore[method-assign, assignment]  # as above
+        engine.script.send = proper  # type: ignore[method-assign]  # as above
         assert (await engine.ended(await engine.send()))["state"] == "completed"
