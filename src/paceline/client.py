@@ -51,7 +51,7 @@ class Paceline:
             data: instead of a server: run the engine in this process, with its store in this folder.
             settings: settings of that engine by name, as in `paceline.config.Settings`.
         """
-        self._handlers: dict[str, Callable[..., Any]] = {}
+        self._handlers: dict[str, Callable[..., Any] | tuple[Callable[..., Any], bool]] = {}
         self._settings: Settings | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._opening: asyncio.Lock | None = None
@@ -105,11 +105,20 @@ class Paceline:
         """The same calls for code without an event loop: each waits for its answer."""
         return Sync(self)
 
-    def handler(self, kind: str) -> Callable[[Handler], Handler]:
+    def handler(self, kind: str, *, repeat_is_safe: bool = False) -> Callable[[Handler], Handler]:
         """Make a function the handler of messages of a kind: `channel="handler"`, `kind=kind`.
 
-        It gets a job with `id`, `payload`, `metadata`, `number` and `progress(percent, step)`. It may be async;
-        a plain one runs in a thread. What it returns is the message's result; what it raises is tried again.
+        It gets a `paceline.Job` with `id`, `payload`, `metadata`, `number` and `progress(percent, step)`. It may
+        be async; a plain one runs in a thread. What it returns is the message's result; what it raises is tried
+        again (`paceline.Retry` says when, `paceline.Fail` says never).
+
+        Args:
+            kind: as the messages name it.
+            repeat_is_safe: running it twice for one message does no harm. Then a message whose run was cut off,
+                by its time-out or by a crash, is run again; otherwise it becomes uncertain and waits for a person.
+
+        Raises:
+            PacelineError: the client has no engine, or the engine is open already.
         """
         if self._settings is None:
             raise PacelineError("handlers run where the engine runs: make this client with data=FOLDER")
@@ -117,7 +126,7 @@ class Paceline:
             raise PacelineError("register handlers before the engine is opened")
 
         def register(function: Handler) -> Handler:
-            self._handlers[kind] = function
+            self._handlers[kind] = (function, repeat_is_safe)
             return function
 
         return register

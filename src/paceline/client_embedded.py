@@ -1,11 +1,11 @@
 """The client's calls inside one process: the engine itself, without HTTP between."""
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from paceline.client_link import Json
-from paceline.client_types import Event, RefusedError
+from paceline.client_types import Event, Handlers, RefusedError
 from paceline.config import Settings
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class EmbeddedLink:
     """A store that this process owns while the client is open."""
 
-    def __init__(self, settings: Settings, handlers: Mapping[str, Callable[..., Any]]) -> None:
+    def __init__(self, settings: Settings, handlers: Handlers) -> None:
         """Open nothing yet; `handlers` may still grow until then."""
         self._settings = settings
         self._handlers = handlers

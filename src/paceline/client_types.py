@@ -1,6 +1,6 @@
 """What a client gets back, the same over HTTP and embedded, and how refusals become errors."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -13,6 +13,10 @@ from paceline.model.errors import (
     Problem,
     UnavailableError,
 )
+
+Handler = Callable[..., Any]
+Handlers = Mapping[str, Handler | tuple[Handler, bool]]
+"""Functions by the kind they handle, where needed with whether running one twice for a message does no harm."""
 
 ENDED: Final = frozenset({"completed", "failed", "cancelled", "expired"})
 

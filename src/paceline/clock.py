@@ -46,6 +46,11 @@ class SystemClock:
         return max(0.0, (moment * 1_000_000 - self._ns()) / 1e9)
 
 
+def wall_ahead_ms(clock: Clock) -> int:
+    """How far the wall clock is ahead of a clock that was anchored to it: what it was moved by since, in ms."""
+    return time.time_ns() // 1_000_000 - clock.now() if isinstance(clock, SystemClock) else 0
+
+
 class ManualClock:
     """A clock for tests and simulations: it moves only when told to."""
 

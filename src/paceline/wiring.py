@@ -3,11 +3,15 @@
 import asyncio
 import gc
 import random
+import shutil
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import structlog
 
 from paceline.channels.handler import HandlerChannel
@@ -15,16 +19,18 @@ from paceline.channels.outgoing import HttpClient, check_url
 from paceline.channels.smtp import Smtp
 from paceline.channels.telegram_bot import TelegramBot
 from paceline.channels.webhook import Webhook
+from paceline.client_types import Handlers
 from paceline.clock import SystemClock
 from paceline.config import Settings
 from paceline.engine.core import Options
+from paceline.engine.doctor import examine_folder
 from paceline.engine.secrets import Vault
 from paceline.engine.service import Service
 from paceline.engine.threads import ThreadPool
 from paceline.model.errors import InvalidError, PacelineError, Problem
 from paceline.observe import configure_logging
-from paceline.stores.base import Store
 from paceline.stores.sqlite import SqliteStore
+from paceline.stores.sqlite_copy import copy_idle
 
 if TYPE_CHECKING:
     from paceline.api.server import Server
@@ -40,7 +46,7 @@ SWITCH_S = 0.0001
 log = structlog.get_logger("paceline")
 
 
-def make_store(settings: Settings) -> Store:
+def make_store(settings: Settings) -> SqliteStore:
     """The store that the settings name.
 
     Raises:
@@ -53,14 +59,17 @@ def make_store(settings: Settings) -> Store:
     raise InvalidError([Problem("/store", "must be sqlite:///PATH; other stores are not there yet")])
 
 
-def make_service(settings: Settings, handlers: Mapping[str, Callable[..., Any]] | None = None) -> Service:
+def make_service(
+    settings: Settings, handlers: Handlers | None = None, facts: Mapping[str, Any] | None = None
+) -> Service:
     """All parts put together; nothing runs yet."""
     clock = SystemClock()
     threads = ThreadPool(settings.threads_min, settings.threads_max)
     http = HttpClient(settings.outgoing_allow)
     jobs = HandlerChannel(threads)
-    for kind, function in (handlers or {}).items():
-        jobs.register(kind, function)
+    for kind, given in (handlers or {}).items():
+        function, repeat_is_safe = given if isinstance(given, tuple) else (given, False)
+        jobs.register(kind, function, repeat_is_safe=repeat_is_safe)
     channels = (Smtp(), Webhook(http, clock.now), TelegramBot(http), jobs)
     settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
     return Service(
@@ -72,14 +81,40 @@ def make_service(settings: Settings, handlers: Mapping[str, Callable[..., Any]] 
         lambda url: check_url(url, settings.outgoing_allow),
         Options(in_flight=settings.in_flight, trace_ms=round(settings.trace_retention * 1000)),
         threads,
-        {"data": str(settings.data), "store": settings.store or FILE_NAME},
+        facts or {"data": str(settings.data), "store": settings.store or FILE_NAME},
         http.close,
     )
 
 
-async def open_service(
-    settings: Settings, handlers: Mapping[str, Callable[..., Any]] | None = None
-) -> Service:
+async def look_at_folder(settings: Settings) -> list[dict[str, Any]]:
+    """What the doctor can tell of a data folder without its store."""
+    return await examine_folder(settings.data)
+
+
+async def look(settings: Settings) -> list[dict[str, Any]]:
+    """The doctor's findings about a data folder that no server runs on; the folder stays as it is.
+
+    The store is copied, and the copy is what is opened.
+
+    Raises:
+        OccupiedError, SchemaError, UnavailableError: the store is in use, not ours, or cannot be read or copied.
+    """
+    store = make_store(settings)
+    with tempfile.TemporaryDirectory(prefix="paceline-doctor-") as name:
+        copy = Path(name)
+        await asyncio.to_thread(copy_idle, store.path, copy / FILE_NAME)
+        secret = settings.data / SECRET_FILE
+        if secret.is_file():
+            await asyncio.to_thread(shutil.copy, secret, copy / SECRET_FILE)
+        copied = msgspec.structs.replace(settings, data=copy, store=None)
+        service = make_service(copied, facts={"data": str(settings.data)})
+        try:
+            return await service.look()
+        finally:
+            await service.close_channels()
+
+
+async def open_service(settings: Settings, handlers: Handlers | None = None) -> Service:
     """A running engine; `await service.close(grace)` ends it.
 
     Raises:
@@ -93,7 +128,7 @@ async def open_service(
     return service
 
 
-def serve(settings: Settings, handlers: Mapping[str, Callable[..., Any]] | None = None) -> int:
+def serve(settings: Settings, handlers: Handlers | None = None) -> int:
     """Run the server until it is told to stop; the exit code."""
     configure_logging(settings.log_level, settings.log_format)
     sys.setswitchinterval(SWITCH_S)
@@ -115,7 +150,7 @@ def _uvloop_run() -> Callable[..., Any]:
     return uvloop.run
 
 
-async def _serve(settings: Settings, handlers: Mapping[str, Callable[..., Any]] | None) -> int:
+async def _serve(settings: Settings, handlers: Handlers | None) -> int:
     from paceline.api.app import build
     from paceline.api.server import Server
 

@@ -323,7 +323,7 @@ def test_status_and_doctor_are_content(server: Running) -> None:
     done = server.run("doctor")
     assert "ok   server" in done.stdout
     assert all(
-        set(one) == {"name", "ok", "detail", "advice"}
+        set(one) == {"name", "status", "ok", "detail", "advice"}
         for one in json.loads(server.run("doctor", "--json").stdout)
     )
 

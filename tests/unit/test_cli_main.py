@@ -214,11 +214,11 @@ def test_doctor_tells_what_is_wrong_without_a_server(
     (tmp_path / "data" / "admin.key").write_text("k")
     (tmp_path / "data" / "admin.key").chmod(0o644)
     code, out, err = said(capsys, ["doctor"])
-    assert (code, err) == (1, "")
+    assert (code, err) == (2, "")
     assert "Run: chmod 600 data/admin.key" in out
     assert "Start it with: paceline up" in out
     code, out, _ = said(capsys, ["doctor", "--json"])
-    assert code == 1
+    assert code == 2
     assert {one["name"]: one["ok"] for one in json.loads(out)}["server"] is False
 
 

@@ -49,6 +49,7 @@ def decide(
 
 
 ACCEPT, FLOOD, BUSY = Accepted("ref"), RateLimited(9000), Temporary("450", "busy")
+LACKING = Temporary("no-handler", "none here", counts=False)
 NO, STOP, MOVE, LOST = (
     Permanent("550", "no"),
     AccountStopped("401", "bad"),
@@ -68,6 +69,8 @@ TABLE: list[tuple[Outcome, int, bool, str, int, int | None, bool]] = [
     (BUSY, 1, True, "retrying", 2, 5000, False),
     (BUSY, 2, False, "failed", 3, None, False),
     (BUSY, 2, True, "failed", 3, None, False),
+    (LACKING, 0, False, "retrying", 0, 30_000, False),
+    (LACKING, 2, True, "retrying", 2, 30_000, False),
     (NO, 0, False, "failed", 1, None, False),
     (NO, 0, True, "failed", 1, None, False),
     (STOP, 0, False, "pending", 0, None, False),

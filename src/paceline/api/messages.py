@@ -10,7 +10,7 @@ from paceline.api.problems import invalid
 
 SETTLED = ("completed", "failed", "pending")
 FILTERS = frozenset({
-    "queue", "channel", "account", "pool", "tenant", "campaign", "batch", "group", "source", "kind", "state",
+    "queue", "channel", "account", "pool", "tenant", "campaign", "batch", "group", "source", "kind", "code", "state",
     "to", "priority", "created_from", "created_to", "q",
 })  # fmt: skip
 

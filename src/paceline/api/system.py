@@ -62,7 +62,7 @@ async def revoke_key(call: Call) -> Answer:
 async def doctor(call: Call) -> Any:
     """Checks of the installation, each with advice."""
     call.only_installation()
-    return {"checks": await call.service.doctor()}
+    return {"checks": await call.service.doctor(reach=call.flag("reach"))}
 
 
 ENDPOINTS = (
@@ -74,5 +74,5 @@ ENDPOINTS = (
     Endpoint("GET", "/keys", "admin", keys),
     Endpoint("POST", "/keys", "admin", create_key),
     Endpoint("DELETE", "/keys/{name}", "admin", revoke_key),
-    Endpoint("GET", "/doctor", "admin", doctor),
+    Endpoint("GET", "/doctor", "admin", doctor, frozenset({"reach"})),
 )

@@ -91,6 +91,10 @@ class Channel(ABC):
         """What is wrong with an account's settings beyond the schema. Fields are relative: ``"/base_url"``."""
         return []
 
+    def may_repeat(self, kind: str | None) -> bool:
+        """Whether a message of this kind may be sent again when nobody knows what became of it."""
+        return self.repeat_is_safe
+
     @abstractmethod
     async def send(self, message: Outgoing, account: SendingAccount, deadline: float) -> Outcome:
         """Hand the message over once and tell what the provider's answer means.
@@ -102,6 +106,10 @@ class Channel(ABC):
 
     async def probe(self, account: SendingAccount, deadline: float) -> Outcome | None:
         """Find out, without sending, whether the account works; None where the channel cannot."""
+        return None
+
+    async def reach(self, account: SendingAccount, deadline: float) -> Outcome | None:
+        """Find out, without sending or signing in, whether the provider answers at all; None where there is none."""
         return None
 
     async def forget(self, account: SendingAccount) -> None:

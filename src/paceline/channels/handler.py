@@ -98,7 +98,8 @@ class HandlerChannel(Channel):
         Args:
             kind: as the messages name it.
             function: plain or async.
-            repeat_is_safe: running it twice does no harm, so that a time-out is simply tried again.
+            repeat_is_safe: running it twice does no harm, so that what a time-out, a cut or a crash left open
+                is simply tried again.
         """
         if not callable(function):
             raise TypeError(f"what handles {kind!r} must be callable")
@@ -109,6 +110,11 @@ class HandlerChannel(Channel):
         """The kinds that have a function, in the order of their registration."""
         return tuple(self._functions)
 
+    def may_repeat(self, kind: str | None) -> bool:
+        """See `Channel.may_repeat`: as its function was registered; no where this process has no such function."""
+        found = self._functions.get(kind or "")
+        return found is not None and found[1]
+
     def check(self, to: tuple[str, ...], content: Mapping[str, Any]) -> list[Problem]:
         """See `Channel.check`. No recipient is needed."""
         return [Problem("/to", "must be one at most")] if len(to) > 1 else []
@@ -118,9 +124,8 @@ class HandlerChannel(Channel):
         kind = message.kind or ""
         found = self._functions.get(kind)
         if found is None:
-            return Temporary(
-                "no-handler", f"no function is registered for the kind {told(kind)!r} in this process"
-            )
+            text = f"no function is registered for the kind {told(kind)!r} in this process"
+            return Temporary("no-handler", text, counts=False)
         function, repeat_is_safe = found
         job = Job(
             message.id,
@@ -165,17 +170,26 @@ def _call(function: Function, job: Job) -> Any:
 
 async def _call_here(function: Callable[[Any], Awaitable[Any]], given: Any) -> Any:
     """Await an async function; nothing it raises may end the loop, and only a real cancellation passes."""
+    task = asyncio.current_task()
     try:
         return await function(given)
-    except GeneratorExit:
-        raise
+    except GeneratorExit as error:
+        if not _runs(task):
+            raise  # nobody runs this any more: it is being thrown away
+        return _Raised(error)
     except asyncio.CancelledError as error:
-        task = asyncio.current_task()
         if task is None or task.cancelling():
             raise
         return _Raised(error)
     except BaseException as error:  # noqa: BLE001 - as in _call
         return _Raised(error)
+
+
+def _runs(task: "asyncio.Task[Any] | None") -> bool:
+    try:
+        return asyncio.current_task() is task
+    except RuntimeError:
+        return False
 
 
 async def _give(awaitable: Awaitable[Any]) -> Any:

@@ -16,6 +16,7 @@ from aiohttp.abc import AbstractResolver
 from yarl import URL
 
 from paceline.channels.addresses import Networks, check_url, may_reach_text, networks
+from paceline.model.outcomes import Accepted, Outcome, Temporary
 
 __all__ = [
     "Answer",
@@ -149,6 +150,22 @@ class HttpClient:
     async def get(self, url: str | URL, within: float) -> Answer:
         """GET; raises as `post` does."""
         return await self._ask("GET", url, None, {}, within)
+
+    async def head(self, url: str | URL, within: float) -> Answer:
+        """HEAD; raises as `post` does."""
+        return await self._ask("HEAD", url, None, {}, within)
+
+    async def reach(self, url: str, within: float) -> Outcome:
+        """Whether anything answers at the beginning of this URL; its path and query are left out."""
+        try:
+            await self.head(URL(url).origin().with_path("/"), within)
+        except NotSentError as error:
+            return Temporary(error.code, error.text)
+        except MaybeSentError as error:
+            return Temporary("no-answer", error.text)
+        except ValueError:
+            return Temporary("url", "the URL is not valid")
+        return Accepted()
 
     async def close(self) -> None:
         """Close every connection; the client cannot be used afterwards."""

@@ -111,7 +111,14 @@ class Smtp(Channel):
 
     async def probe(self, account: SendingAccount, deadline: float) -> Outcome:
         """Connect, greet, start TLS, log in, part."""
-        session = self._session(account.settings)
+        return await self._greet(account, account.settings, deadline)
+
+    async def reach(self, account: SendingAccount, deadline: float) -> Outcome:
+        """See `Channel.reach`: as `probe`, without logging in."""
+        return await self._greet(account, {**account.settings, "username": ""}, deadline)
+
+    async def _greet(self, account: SendingAccount, settings: Mapping[str, Any], deadline: float) -> Outcome:
+        session = self._session(settings)
         try:
             async with asyncio.timeout(deadline):
                 await session.open()

@@ -144,6 +144,10 @@ class TelegramBot(Channel):
             return Permanent("bad-payload", "the payload cannot be written as JSON")
         return await self._call("sendMessage", body, account, deadline)
 
+    async def reach(self, account: SendingAccount, deadline: float) -> Outcome:
+        """See `Channel.reach`. The token is part of paths only, which are left out."""
+        return await self._http.reach(account.settings.get("base_url") or BASE_URL, deadline)
+
     async def probe(self, account: SendingAccount, deadline: float) -> Outcome:
         """Ask ``getMe``: accepted where the token works; the reference is the bot's own name."""
         return await self._call("getMe", b"{}", account, deadline)

@@ -111,6 +111,11 @@ class Webhook(Channel):
                 problems.append(Problem("/authorization", "must be ASCII"))
         return [problem for problem in problems if problem is not None]
 
+    async def reach(self, account: SendingAccount, deadline: float) -> Outcome | None:
+        """See `Channel.reach`. An account without a URL has no receiver of its own."""
+        url = account.settings.get("url")
+        return await self._http.reach(url, deadline) if url else None
+
     async def send(self, message: Outgoing, account: SendingAccount, deadline: float) -> Outcome:
         """See `Channel.send`."""
         settings = account.settings

@@ -1,42 +1,50 @@
 """``paceline doctor``: what is wrong, and what to do about it. It changes nothing."""
 
+import asyncio
 import os
-import shutil
-import stat
-from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from paceline.cli.options import USUAL, Common
+from cyclopts import Parameter
+
+from paceline.cli.options import USUAL, Common, Switch
 from paceline.cli.show import put, put_json, safe, styled, width, wrapped
 from paceline.client_types import UnreachableError
 from paceline.config import Settings, load
-from paceline.model.errors import InvalidError, PacelineError
+from paceline.model.errors import InvalidError, OccupiedError, PacelineError
 
 Finding = dict[str, Any]
-_LEAST_FREE = 1024**3
+
+_MARKS = {"pass": ("ok  ", "green"), "warn": ("warn", "yellow"), "fail": ("FAIL", "bold red")}
 
 
-def doctor(*, common: Common = USUAL) -> int:
-    """Check the settings, the data folder and the server, each by itself, and say what to mend."""
+def doctor(
+    *,
+    reach: Annotated[
+        Switch, Parameter(help="Also connect to each account's provider; nothing is sent.")
+    ] = False,
+    common: Common = USUAL,
+) -> int:
+    """Check the settings and the server, or its data folder while it is down, and say what to mend.
+
+    The exit code is 0 when everything passed, 1 when there are warnings, 2 when something failed.
+    """
     findings: list[Finding] = []
     try:
         settings = load({}, os.environ)
-        findings.append(_finding("settings", True, _origins(settings)))
-        findings += _folder(settings.data)
-    except InvalidError as error:
-        for problem in error.problems:
-            findings.append(_finding("settings", False, problem.problem, "Mend it there."))
-    if all(one["ok"] for one in findings if one["name"] == "settings"):
-        findings += _server(common)  # without settings nobody knows where it is
+        findings.append(_finding("settings", "pass", _origins(settings)))
+        findings += _server(common, settings, reach=reach)
+    except InvalidError as error:  # without settings nobody knows where the server is
+        findings += [_finding("settings", "fail", one.problem, "Mend it there.") for one in error.problems]
     if common.json:
         put_json(findings)
     else:
         _print(findings)
-    return 0 if all(one["ok"] for one in findings) else 1
+    worst = {one["status"] for one in findings}
+    return 2 if "fail" in worst else 1 if "warn" in worst else 0
 
 
-def _finding(name: str, ok: bool, detail: str, advice: str = "") -> Finding:
-    return {"name": name, "ok": ok, "detail": detail, "advice": advice}
+def _finding(name: str, status: str, detail: str, advice: str = "") -> Finding:
+    return {"name": name, "status": status, "ok": status == "pass", "detail": detail, "advice": advice}
 
 
 def _origins(settings: Settings) -> str:
@@ -44,73 +52,59 @@ def _origins(settings: Settings) -> str:
     return "all defaults" if not places else "defaults, and " + ", ".join(sorted(places))
 
 
-def _folder(data: Path) -> list[Finding]:
-    where = str(data.absolute())
-    if not data.exists():
-        return [_finding("data folder", True, f"{where} is not there yet; paceline up makes it")]
-    if not data.is_dir():
-        return [
-            _finding("data folder", False, f"{where} is no folder", "Choose another one with PACELINE_DATA.")
-        ]
-    found = [
-        _finding("data folder", True, where)
-        if os.access(data, os.W_OK | os.X_OK)
-        else _finding(
-            "data folder", False, f"{where} cannot be written to", "Change its permissions or owner."
-        )
-    ]
-    free = shutil.disk_usage(data).free
-    found.append(
-        _finding(
-            "free disk",
-            free >= _LEAST_FREE,
-            f"{free / 1024**3:.1f} GiB free",
-            "" if free >= _LEAST_FREE else "Make room, or clean old messages: paceline queues clean QUEUE",
-        )
-    )
-    key = data / "admin.key"
-    if key.is_file():
-        mode = stat.S_IMODE(key.stat().st_mode)
-        private = not mode & 0o077
-        found.append(
-            _finding(
-                "admin key", private, f"{key} has mode {mode:03o}", "" if private else f"Run: chmod 600 {key}"
-            )
-        )
-    return found
-
-
-def _server(common: Common) -> list[Finding]:
+def _server(common: Common, settings: Settings, *, reach: bool) -> list[Finding]:
+    """What the server says of itself; while it is down, what its data folder says."""
     try:
         with common.open() as server:
-            try:
-                found = server.get("/doctor")
-            except UnreachableError as error:
-                advice = "Start it with: paceline up"
-                return [_finding("server", False, str(error), advice)]
-            said = [_finding("server", server.ready(), f"{server.address} answers")]
-            return said + [
-                _finding(
-                    str(one["name"]),
-                    bool(one["ok"]),
-                    str(one.get("detail") or ""),
-                    str(one.get("advice") or ""),
-                )
-                for one in (found["checks"])
-            ]
+            found = server.get("/doctor", {"reach": "true"} if reach else None)
+            ready = "pass" if server.ready() else "fail"
+            said = _finding(
+                "server", ready, f"{server.address} answers", "It is starting, or see 'store' below."
+            )
+            return [said, *(_of_server(one) for one in found["checks"])]
+    except UnreachableError as error:
+        return [_finding("server", "fail", str(error), "Start it with: paceline up"), *_folder(settings)]
     except PacelineError as error:
-        return [_finding("server", False, str(error), "Name the right server and key: --server, --key-file.")]
+        return [
+            _finding("server", "fail", str(error), "Name the right server and key: --server, --key-file.")
+        ]
+
+
+def _of_server(one: dict[str, Any]) -> Finding:
+    status = str(one.get("status") or ("pass" if one["ok"] else "fail"))
+    return _finding(str(one["name"]), status, str(one.get("detail") or ""), str(one.get("advice") or ""))
+
+
+def _folder(settings: Settings) -> list[Finding]:
+    """The data folder from outside, and what could not be seen from there."""
+    from paceline import wiring
+    from paceline.engine.doctor import only_running
+
+    data = settings.data
+    if not data.exists():
+        return [_finding("data folder", "pass", f"{data.absolute()} is not there yet; paceline up makes it")]
+    unseen = ", ".join(only_running())
+    try:
+        found = asyncio.run(wiring.look(settings))
+    except PacelineError as error:
+        found = asyncio.run(wiring.look_at_folder(settings))
+        advice = "Nothing is there before the first start."
+        if isinstance(error, OccupiedError):
+            advice = "It runs, but not at this address: name it with --server, or look into its log."
+        found.append(_finding("store", "warn", str(error), advice))
+        unseen = "messages, accounts, " + unseen
+    return [*found, _finding("not checked", "warn", unseen, "Start the server and ask again.")]
 
 
 def _print(findings: list[Finding]) -> None:
     room = width() or 10_000
     for one in findings:
-        mark = styled("ok  ", "green") if one["ok"] else styled("FAIL", "bold red")
+        mark, style = _MARKS.get(str(one["status"]), ("?   ", "bold"))
         text = safe(one["name"]) + (f": {safe(one['detail'])}" if one["detail"] else "")
         pieces = wrapped(text, room - 5)
-        put(f"{mark} {pieces[0]}")
+        put(f"{styled(mark, style)} {pieces[0]}")
         pieces = pieces[1:]
-        if not one["ok"] and one["advice"]:
+        if one["status"] != "pass" and one["advice"]:
             pieces += wrapped(safe(one["advice"]), room - 5)
         for piece in pieces:
             put(f"     {piece}")

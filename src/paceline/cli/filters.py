@@ -52,6 +52,9 @@ class Filters:
     kind: _Texts = None
     """The kind of message or job."""
 
+    code: _Texts = None
+    """The code of its last call's ending, such as quarantined."""
+
     priority: _Texts = None
     """0 to 10 or a name."""
 

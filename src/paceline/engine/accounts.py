@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
+import structlog
 
 from paceline.channels.base import SendingAccount
 from paceline.engine.account_documents import KIND, AccountReader, account_view, from_document, to_document
@@ -14,12 +15,14 @@ from paceline.engine.outlook import reason_view
 from paceline.engine.views import error_view, time_or_none
 from paceline.model import checks
 from paceline.model.accounts import DEFAULT_TENANT, AccountSpec
-from paceline.model.errors import ConflictError, InvalidError, NotFoundError, Problem
+from paceline.model.errors import ConflictError, InvalidError, NotFoundError, Problem, SchemaError
 from paceline.model.messages import AccountNote
 from paceline.model.outcomes import Accepted, AccountStopped
 from paceline.pacing import forecast
 from paceline.pacing.lane import Account
 from paceline.pacing.windows import NEVER
+
+log = structlog.get_logger("paceline.accounts")
 
 PROBE_S = 15.0
 BUILT_IN_CONCURRENCY = 64
@@ -35,10 +38,17 @@ class Accounts:
         self._reader = AccountReader(core.directory.channels)
 
     async def load(self) -> None:
-        """Read all accounts from the store, and make one for each channel that needs none of its own."""
+        """Read all accounts from the store, and make one for each channel that needs none of its own.
+
+        One whose secrets cannot be decrypted is left out, and its messages are held until it is set again: the
+        others are not to suffer from it.
+        """
         core = self._core
         for document in await core.store.documents(KIND):
-            core.directory.set_account(from_document(document, core.directory.channels, core.vault))
+            try:
+                core.directory.set_account(from_document(document, core.directory.channels, core.vault))
+            except SchemaError as error:
+                log.error("an account is left out", account=document.name, reason=str(error))  # noqa: TRY400 - the reason says it all
         for channel in core.directory.channels.values():
             spec = AccountSpec(
                 owner=DEFAULT_TENANT, name=channel.name, channel=channel.name, concurrency=BUILT_IN_CONCURRENCY,

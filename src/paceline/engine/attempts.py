@@ -49,7 +49,7 @@ class Attempts:
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._deadlines = Deadlines(self._cut_off)
         self._senders: dict[str, tuple[object, SendingAccount]] = {}
-        self._policies: dict[tuple[str | None, str, str], Policy] = {}
+        self._policies: dict[tuple[str | None, str, str, str | None], Policy] = {}
         self.progress: Callable[[HandedOver, float, str], None] = lambda _message, _percent, _step: None
 
     def __len__(self) -> int:
@@ -90,9 +90,8 @@ class Attempts:
         channel = self._directory.channels.get(message.channel)
         account = self._sender(message.account)
         if channel is None or account is None:
-            return Temporary(
-                "not-configured", f"channel {message.channel} or account {message.account} is gone"
-            )
+            text = f"channel {message.channel} or account {message.account} is gone"
+            return Temporary("not-configured", text, counts=False)
         seconds = message.timeout_ms / 1000
         slot = self._deadlines.set(message.id, seconds + PATIENCE_S)
         try:
@@ -101,7 +100,7 @@ class Attempts:
             # The task ends here by settling: whoever cancelled it waits for just that.
             self._tasks[message.id].uncancel()
             return Unknown("the call was cut off before the provider answered", "cut-off")
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             log.exception("channel failed", channel=message.channel, message=to_text(message.id))
             return Unknown(f"the channel failed: {type(error).__name__}: {error}", "channel-bug")
         finally:
@@ -152,7 +151,7 @@ class Attempts:
 
     def _policy(self, message: HandedOver) -> Policy:
         queue = self._directory.queue(message.queue)
-        key = (message.backoff, message.queue, message.channel)
+        key = (message.backoff, message.queue, message.channel, message.kind)
         known = self._policies.get(key)
         backoff: Backoff = parse_backoff(_decode(message.backoff)) if message.backoff else queue.backoff
         if known is not None and known.backoff == backoff:
@@ -160,5 +159,5 @@ class Attempts:
         if len(self._policies) > 10_000:
             self._policies.clear()
         channel = self._directory.channels.get(message.channel)
-        made = self._policies[key] = Policy(backoff, channel is not None and channel.repeat_is_safe)
+        made = self._policies[key] = Policy(backoff, channel is not None and channel.may_repeat(message.kind))
         return made

@@ -17,8 +17,10 @@ from paceline.engine.figures import Figures
 from paceline.engine.gates import Gates
 from paceline.engine.happenings import Happenings
 from paceline.engine.intake import Intake
+from paceline.engine.loop_watch import LoopWatch
 from paceline.engine.outlook import Outlook
 from paceline.engine.secrets import Vault
+from paceline.engine.suspects import Suspects
 from paceline.engine.threads import ThreadPool
 from paceline.engine.upkeep import Upkeep
 from paceline.model.errors import InvalidError
@@ -70,6 +72,8 @@ class Core:
         self.dispatcher = Dispatcher(
             store, self.agenda, clock, self.attempts, self.happenings, options.in_flight
         )
+        self.suspects = Suspects(self.dispatcher, self.happenings)
+        self.loop_watch = LoopWatch(clock, self.attempts.__len__)
         self.upkeep = Upkeep(
             store, clock, self.directory, self.dispatcher, self.gates.keys, self._expired, options.trace_ms
         )

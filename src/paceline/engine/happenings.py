@@ -42,7 +42,7 @@ class Happenings:
     def settled(self, ended: Sequence[Ended]) -> None:
         """Calls ended."""
         self.figures.settled(ended)
-        for listener in self.when_settled:
+        for listener in tuple(self.when_settled):  # one may be done by this and leave
             listener(ended)
         self.bus.tell(ended, _settled)
         for each in ended:

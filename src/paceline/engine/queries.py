@@ -11,7 +11,19 @@ from paceline.model.messages import account_id
 from paceline.model.states import BY_LABEL
 from paceline.stores.base import Filter
 
-_TEXTS = ("queue", "channel", "account", "pool", "tenant", "campaign", "group", "source", "kind", "to")
+_TEXTS = (
+    "queue",
+    "channel",
+    "account",
+    "pool",
+    "tenant",
+    "campaign",
+    "group",
+    "source",
+    "kind",
+    "code",
+    "to",
+)
 KNOWN = frozenset((*_TEXTS, "batch", "state", "priority", "created_from", "created_to", "q"))
 MAX_VALUES = 100
 

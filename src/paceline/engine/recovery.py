@@ -1,13 +1,25 @@
 """What is done once, before the first send: settle what a crash left open, and rebuild every gate's history."""
 
+from collections.abc import Callable
+
 import msgspec
 import structlog
 
 from paceline.clock import Clock, boot_reading
 from paceline.engine.directory import Directory
 from paceline.engine.gates import Gates
+from paceline.engine.suspects import (
+    APART_FROM,
+    CRASH,
+    MOST_CRASHES,
+    QUARANTINED,
+    TEXT,
+    crashes_of,
+    known_suspects,
+    remember,
+)
 from paceline.model.ids import to_text
-from paceline.model.messages import HandedOver, Settlement
+from paceline.model.messages import FlowKey, HandedOver, NewMessage, Settlement
 from paceline.model.states import Event, State, after
 from paceline.pacing.agenda import Agenda
 from paceline.stores.base import Document, Store
@@ -15,6 +27,8 @@ from paceline.stores.base import Document, Store
 SLICE = 1000
 STEP_MS = 500
 """A change of the wall clock larger than this between two runs is corrected for."""
+
+FollowUp = Callable[[HandedOver, Settlement], tuple[NewMessage, FlowKey] | None]
 
 log = structlog.get_logger("paceline.recovery")
 
@@ -24,40 +38,72 @@ class Recovered(msgspec.Struct):
 
     again: int = 0
     uncertain: int = 0
-    given_up: int = 0
-    clock_moved_ms: int = 0
+    quarantined: int = 0
+    suspects: list[int] = []
 
 
-async def settle_open(store: Store, directory: Directory, clock: Clock) -> Recovered:
-    """End the hand-overs of the last process: those messages may have gone out, and nobody learnt the answer."""
-    found = Recovered()
+async def settle_open(
+    store: Store, directory: Directory, clock: Clock, follow_up: FollowUp = lambda _m, _s: None
+) -> Recovered:
+    """End the hand-overs of the last process: those messages may have gone out, and nobody learnt the answer.
+
+    `follow_up` makes the call-back of a message that ends here. The answer's `suspects` are to be tried apart.
+    """
+    found = Recovered(suspects=await known_suspects(store))
     open_ = await store.processing()
+    if not open_:
+        return found
+    crashes = {id_: n + 1 for id_, n in (await crashes_of(store, [m.id for m in open_])).items()}
+    found.suspects += [
+        m.id for m in open_ if _may_repeat(m, directory) and APART_FROM <= crashes[m.id] < MOST_CRASHES
+    ]
+    if found.suspects:
+        await remember(
+            store, found.suspects, clock.now()
+        )  # first: who is named there in vain is found innocent
     for start in range(0, len(open_), SLICE):
         now = clock.ceiling()
-        made = [_settlement(message, directory, now, found) for message in open_[start : start + SLICE]]
-        await store.settle(made, (), (), (), now)
-    if open_:
-        log.warning("messages were under way when the last process ended", **msgspec.structs.asdict(found))
+        part = open_[start : start + SLICE]
+        made = [_settlement(message, directory, crashes[message.id], now, found) for message in part]
+        told = [f for m, s in zip(part, made, strict=True) if m.callback_url and (f := follow_up(m, s))]
+        await store.settle(made, (), [row for row, _ in told], [key for _, key in told], now)
+    log.warning(
+        "messages were under way when the last process ended",
+        again=found.again, uncertain=found.uncertain, quarantined=found.quarantined, suspects=len(found.suspects),
+    )  # fmt: skip
     return found
 
 
-def _settlement(message: HandedOver, directory: Directory, now: int, found: Recovered) -> Settlement:
+def _may_repeat(message: HandedOver, directory: Directory) -> bool:
     channel = directory.channels.get(message.channel)
-    attempts = message.attempts + 1
-    if channel is None or not channel.repeat_is_safe:
+    return channel is not None and channel.may_repeat(message.kind)
+
+
+def _settlement(
+    message: HandedOver, directory: Directory, crashes: int, now: int, found: Recovered
+) -> Settlement:
+    """A crash costs no attempt: whoever else was under way is not to blame. What may not be repeated was one."""
+    attempts, code, text = message.attempts, CRASH, TEXT
+    if not _may_repeat(message, directory):
         event = Event.LOSE
+        attempts += 1
         found.uncertain += 1
-    elif attempts >= message.max_attempts:
-        event = Event.REFUSE
-        found.given_up += 1
+    elif crashes >= MOST_CRASHES:
+        event, code = Event.REFUSE, QUARANTINED
+        text = (
+            f"the process ended {crashes} times in the middle of this message's call, so it is not sent again by "
+            "itself; see what it does to the process, then retry it"
+        )
+        found.quarantined += 1
+        log.error("quarantined", message=to_text(message.id), channel=message.channel, kind=message.kind)
     else:
         event = Event.GIVE_BACK
         found.again += 1
-    log.info("settled after a crash", message=to_text(message.id), step=event.value)
+    log.info("settled after a crash", message=to_text(message.id), step=event.value, crashes=crashes)
     return Settlement(
         id=message.id, number=message.number, event=event.value, state=after(State.PROCESSING, event),
         due_at=message.due_at, turn=message.turn, attempts=attempts, started=now, finished=now,
-        outcome="Unknown", code="crash", text="the process ended before the provider's answer was known",
+        outcome="Unknown", code=code, text=text,
     )  # fmt: skip
 
 
@@ -96,6 +142,13 @@ async def restore_gates(
     await gates.restore_rules(list(directory.rules.values()))
     for queue in directory.queues.values():
         gates.set_queue(queue)
+    await restore_notes(store, agenda, gates, clock)
+    for flow in await store.flows():
+        agenda.known(flow.number, flow.key)
+
+
+async def restore_notes(store: Store, agenda: Agenda, gates: Gates, clock: Clock) -> None:
+    """Bring back the waits and stops that providers asked for."""
     now = clock.now()
     for note in await store.notes():
         gate = gates.account(note.account)
@@ -109,5 +162,3 @@ async def restore_gates(
                 agenda.block(note.account, kind, value, until)
         if gate is not None and not note.recipient and not note.group:
             gate.block(until)
-    for flow in await store.flows():
-        agenda.known(flow.number, flow.key)

@@ -1,5 +1,6 @@
 """The engine as others see it: its verbs by noun, its start and its stop."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from paceline.engine.keys import Keys
 from paceline.engine.limits import Limits
 from paceline.engine.messages import Messages
 from paceline.engine.queues import Queues
-from paceline.engine.recovery import clock_shift, restore_gates, settle_open
+from paceline.engine.recovery import clock_shift, restore_gates, restore_notes, settle_open
 from paceline.engine.secrets import Vault
 from paceline.engine.template_verbs import Templates
 from paceline.engine.threads import ThreadPool
@@ -87,10 +88,12 @@ class Service:
         await self.accounts.load()
         await self.keys.load()
         core.gates.shift = await clock_shift(core.store, core.clock)
-        await settle_open(core.store, core.directory, core.clock)
+        found = await settle_open(core.store, core.directory, core.clock, core.dispatcher.follow_up)
         await restore_gates(core.store, core.agenda, core.directory, core.gates, core.clock)
         for flow in await core.store.flows():
             core.dispatcher.pending[flow.number] = flow.pending
+        core.suspects.begin(found.suspects)
+        core.loop_watch.start(asyncio.get_running_loop())
         first = key_file is not None and await self.keys.first(key_file)
         core.upkeep.start()
         core.dispatcher.start()
@@ -100,15 +103,37 @@ class Service:
     async def close(self, grace: float) -> None:
         """Take nothing more, let calls in flight end within `grace` seconds, settle, close the store."""
         self._open = False
+        self.core.suspects.stop()
+        self.core.loop_watch.stop()
         await self.core.dispatcher.stop(grace)
         await self.core.upkeep.stop()
+        await self.close_channels()
+        await self.core.store.close()
+
+    async def close_channels(self) -> None:
+        """Close every connection to a provider, and the pool of threads."""
         for channel in self.core.directory.channels.values():
             await channel.close()
         await self._at_close()
         self._threads.close()
-        await self.core.store.close()
 
-    async def doctor(self) -> list[dict[str, Any]]:
-        """What is wrong or soon will be, with advice."""
-        found: list[dict[str, Any]] = await examine(self.core, self._facts)
-        return found
+    async def doctor(self, *, reach: bool = False) -> list[dict[str, Any]]:
+        """What is wrong or soon will be, with advice; with `reach` also whether each provider answers."""
+        return await examine(self.core, self._facts, reach=reach)
+
+    async def look(self) -> list[dict[str, Any]]:
+        """The same for a store that nobody runs: nothing is recovered, nothing is sent, the store is closed again.
+
+        It is opened to be written, which may bring its schema up to date: hand in a copy.
+        """
+        core = self.core
+        await core.store.open(core.clock.now())
+        try:
+            await documents.load(core)
+            await self.accounts.load()
+            core.gates.shut_all(core.directory.accounts.values())
+            await restore_notes(core.store, core.agenda, core.gates, core.clock)
+            core.gates.keys.update(await core.store.flow_keys())
+            return await examine(core, self._facts, running=False)
+        finally:
+            await core.store.close()

@@ -31,12 +31,14 @@ class RateLimited(msgspec.Struct, frozen=True, gc=False):
 class Temporary(msgspec.Struct, frozen=True, gc=False):
     """Certainly not sent, and trying again later may help.
 
-    `wait_ms` is the provider's own advice when to try again, if it gave one.
+    `wait_ms` is the provider's own advice when to try again, if it gave one. `counts` is False where nothing was
+    tried because this process lacks what it takes: the message is held, and loses no attempt by it.
     """
 
     code: str
     text: str
     wait_ms: int | None = None
+    counts: bool = True
 
 
 class Permanent(msgspec.Struct, frozen=True, gc=False):

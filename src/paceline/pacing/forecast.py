@@ -6,9 +6,10 @@ import msgspec
 
 from paceline.model.messages import NOBODY
 from paceline.pacing.flows import Flow
-from paceline.pacing.gates import Gate
+from paceline.pacing.gates import Gate, SharedGate
 from paceline.pacing.lane import Account, Lane
 from paceline.pacing.schedule import Schedule
+from paceline.pacing.scopes import AFTER_CRASH
 from paceline.pacing.windows import NEVER, Window
 
 
@@ -82,6 +83,8 @@ def senders(lane: Lane, flow: Flow) -> list[Account]:
 
 def gate_reasons(gate: Gate, now: int) -> list[Reason]:
     """Why a gate is closed at `now`; empty when it is open."""
+    if isinstance(gate, SharedGate) and gate.key[0] == AFTER_CRASH:
+        return [Reason("after-crash", gate.label)] if gate.opens(now) > now else []
     found = []
     if gate.paused:
         found.append(Reason("paused", f"{gate.label} is paused", None))

@@ -14,6 +14,8 @@ from paceline.pacing.gates import SharedGate
 from paceline.pacing.windows import Window
 
 EACH = "*"
+AFTER_CRASH = "after a crash"
+"""The scope of the two gates that keep suspects of a crash apart."""
 SWEEP = 50_000
 """Gates made on demand that may pile up before the idle ones are looked for."""
 
@@ -60,6 +62,14 @@ class Scopes:
         self.gates: dict[tuple[str, str], SharedGate] = {}
         self.single: dict[tuple[str, str], SharedGate] = {}
         self.waits = False
+        # Messages that were under way at several crashes go one at a time; at first, nothing goes beside them.
+        self.suspects: set[int] = set()
+        self.one_by_one = SharedGate((AFTER_CRASH, "suspects"), concurrency=1)
+        self.one_by_one.label = "messages that were under way at two crashes are tried one at a time"
+        self.others = SharedGate((AFTER_CRASH, "others"))
+        self.others.label = (
+            "messages that were under way at two crashes are tried first, alone, for some seconds"
+        )
         self._sweep_at = SWEEP
         self._now = now or (lambda: 0)
 
@@ -102,7 +112,7 @@ class Scopes:
             )
             if (gate := self.gates.get(gate_key)) is not None
         ]
-        keyed = self.waits
+        keyed = self.waits or bool(self.suspects)
         for rule in self.rules.values():
             if rule.covers(key):
                 if rule.is_keyed:
@@ -116,6 +126,10 @@ class Scopes:
         if len(self.single) >= self._sweep_at:
             self._sweep()  # here, where nobody holds a gate that is still idle
         found = []
+        if entry.id in self.suspects:
+            found.append(self.one_by_one)
+        elif self.others.paused:
+            found.append(self.others)
         for kind, value in (("recipient", entry.recipient), ("group", entry.group)):
             if value:
                 gate = self.single.get((f"wait {account_id} {kind}", value))

@@ -20,6 +20,8 @@ from paceline.model.outcomes import (
 from paceline.model.states import Event, State, after
 
 FLOOD_WITHOUT_FIGURE_MS = 60_000
+HELD_MS = 30_000
+"""How soon a message is looked at again that this process could not even try."""
 TEXT_MAX = 2000
 """Characters kept of a provider's own words."""
 
@@ -78,6 +80,8 @@ def settle(
             if scope == "group" and not message.group:
                 note.recipient = message.recipient  # a chat without a group label is its recipient
             return Verdict(_made(message, Event.GIVE_BACK, outcome, started, finished), note, spent=False)
+        case Temporary(counts=False):
+            return Verdict(_held(message, outcome, started, finished), None, spent=False)
         case Temporary(_, _, wait_ms):
             return Verdict(
                 _again(message, outcome, started, finished, policy, chance, wait_ms or 0), None, spent=False
@@ -143,6 +147,15 @@ def _again(
     if message.expires_at is not None and due >= message.expires_at:
         return _made(message, Event.EXPIRE, outcome, started, finished, attempts=attempts)
     made = _made(message, Event.RETRY, outcome, started, finished, attempts=attempts)
+    made.due_at = made.turn = due
+    return made
+
+
+def _held(message: HandedOver, outcome: Temporary, started: int, finished: int) -> Settlement:
+    due = finished + max(HELD_MS, outcome.wait_ms or 0)
+    if message.expires_at is not None and due >= message.expires_at:
+        return _made(message, Event.EXPIRE, outcome, started, finished)
+    made = _made(message, Event.RETRY, outcome, started, finished)
     made.due_at = made.turn = due
     return made
 

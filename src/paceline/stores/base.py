@@ -123,6 +123,7 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
     to: tuple[str, ...] = ()
     priority: tuple[int, ...] = ()
     ids: tuple[int, ...] = ()
+    code: tuple[str, ...] = ()
     created_from: int | None = None
     created_to: int | None = None
     q: str | None = None

@@ -19,6 +19,8 @@ _DAY_MS = 86_400_000
 _COLUMNS = {
     "tenant": "m.tenant", "queue": "m.queue", "channel": "m.channel", "pool": "m.pool",
     "account": "iif(m.account <> '', m.account, e.sender)", "campaign": "m.campaign", "batch": "m.batch",
+    "code": "(SELECT iif(count(*), max(a.code), m.code) FROM attempt AS a"
+            " WHERE a.message = m.id AND a.number = e.number)",
     "group": 'm."group"', "source": "m.source", "kind": "m.kind", "priority": "m.priority", "ids": "m.id",
 }  # fmt: skip
 _FLOW_COLUMNS = {"tenant": "f.tenant", "queue": "f.queue", "campaign": "f.campaign", "priority": "f.priority"}

@@ -56,6 +56,20 @@ class Ownership:
         self._file.close()
 
 
+def owner_of(path: Path) -> str | None:
+    """The process id of whoever has the store open, None for nobody. The lock file is not written to."""
+    try:
+        with path.with_name(path.name + ".lock").open("r+", encoding="ascii") as file:
+            owner = file.read(20).strip() or "unknown"
+            try:
+                _lock(file.fileno())
+            except OSError:
+                return owner
+    except OSError:
+        return None
+    return None
+
+
 if sys.platform == "win32":
     import msvcrt
 
