@@ -162,7 +162,7 @@ QUERIES: Final[list[tuple[str, str]]] = [
     ("/messages?cursor=abc", "/cursor"), ("/messages?api_key=pk_1", "/api_key"), ("/messages/export?format=xml", "/format"), ("/messages/export", "/format"),
     ("/events?types=sent", "/types"), ("/events?last_event_id=x", "/last_event_id"), ("/events?key=pk_1", "/key"), ("/stats/failures?by=colour", "/by"),
     ("/queues/email/jobs?status=late", "/status"), ("/queues/email/jobs?start=-1", "/start"), ("/queues/email/jobs?end=1e3", "/end"),
-    ("/accounts?limit=0", "/limit"), ("/messages?q=%ff", ""), ("/messages?q=%ED%A0%80", ""),
+    ("/accounts?limit=0", "/limit"), ("/accounts?cursor=abc", "/cursor"), ("/messages?q=%ff", ""), ("/messages?q=%ED%A0%80", ""),
 ]  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """What people do with accounts: set, look, pause, probe, test."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,6 +24,8 @@ from paceline.pacing.windows import NEVER
 
 PROBE_S = 15.0
 BUILT_IN_CONCURRENCY = 64
+_CURSOR = re.compile(f"{checks.NAME}/{checks.NAME}", re.ASCII)
+"""The name of an account and of its owner: where the next page begins."""
 
 
 class Accounts:
@@ -124,7 +127,13 @@ class Accounts:
         return await self._status(caller, self._spec(caller, name))
 
     async def list(self, caller: Caller, cursor: str | None, limit: int) -> dict[str, Any]:
-        """A page of accounts by name."""
+        """A page of accounts by name.
+
+        Raises:
+            InvalidError: a cursor that is not one of ours.
+        """
+        if cursor is not None and not _CURSOR.fullmatch(cursor):
+            raise InvalidError([Problem("/cursor", "is not a cursor of this list")])
         seen = sorted(
             (s for s in self._core.directory.accounts.values() if caller.sees(s.owner) or s.shared),
             key=lambda s: (s.name, s.owner),
