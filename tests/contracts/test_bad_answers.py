@@ -1,6 +1,7 @@
 """Providers that answer nonsense: each message ends in a state that tells, in time, and the next one goes out."""
 
 import asyncio
+import datetime as dt
 import gzip
 import json
 import tracemalloc
@@ -136,7 +137,8 @@ async def test_what_a_provider_says_is_the_state_of_the_message(
         account_ = (await place.api("GET", "/accounts/one")).json
         assert why["reasons"][0]["kind"] in {"stopped", "flood-wait"}
         if account_["state"] == "flooded":  # a wait is at most a week, and says when it ends
-            assert why["reasons"][0]["until"] is not None
+            until = dt.datetime.fromisoformat(why["reasons"][0]["until"])
+            assert until < dt.datetime.now(dt.UTC) + dt.timedelta(days=7)
             assert len(peer.seen) == 1
         else:
             assert account_["state"] == "unhealthy"

@@ -105,7 +105,7 @@ async def test_a_key_of_an_expired_message_still_answers_it(tmp_path: Path) -> N
         gone = await engine.send(**body)
         assert (await engine.ended(gone))["state"] == "expired"
         assert await engine.state(gone) == "expired"
-        again = {"idempotency_key": "late"}
+        again: dict[str, Any] = {"idempotency_key": "late"}
         with pytest.raises(Exception, match="with another body"):
             await engine.send(**again)
 

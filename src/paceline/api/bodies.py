@@ -147,7 +147,9 @@ def parse_object(raw: bytes | msgspec.Raw) -> dict[str, Any]:
     """A JSON object."""
     value = parse(raw)
     if not isinstance(value, dict):
-        raise RefusedError(422, "the body must be a JSON object", [Problem("", "the body must be a JSON object")])
+        raise RefusedError(
+            422, "the body must be a JSON object", [Problem("", "the body must be a JSON object")]
+        )
     return value
 
 

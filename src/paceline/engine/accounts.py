@@ -92,7 +92,7 @@ class Accounts:
 
     def _document(self, spec: AccountSpec) -> Any:
         core = self._core
-        return to_document(spec, core.directory.channels[spec.channel], core.vault, core.clock.now())
+        return to_document(spec, core.directory.channels.get(spec.channel), core.vault, core.clock.now())
 
     async def _keep(self, spec: AccountSpec) -> None:
         await self._core.store.put([self._document(spec)])
@@ -208,7 +208,7 @@ class Accounts:
         await self._keep(spec)
         gate = core.gates.account(spec.id)
         if gate is not None:
-            gate.paused = paused or not spec.enabled
+            core.gates.apply_pause(gate, spec)
             if not paused and gate.stopped:
                 await self._clear_stop(spec, gate)
             core.agenda.touched(core.agenda.lane(spec.lane), gate)
@@ -224,8 +224,10 @@ class Accounts:
         caller.must("operator")
         spec = self._own(caller, name)
         core = self._core
-        account = SendingAccount(spec.owner, spec.name, spec.settings)
-        outcome = await core.directory.channels[spec.channel].probe(account, PROBE_S)
+        channel = core.directory.channels.get(spec.channel)
+        if channel is None:
+            raise ConflictError(f"this process has no channel '{spec.channel}'; start one that has it")
+        outcome = await channel.probe(SendingAccount(spec.owner, spec.name, spec.settings), PROBE_S)
         if outcome is None:
             return {
                 "account": name,

@@ -84,7 +84,7 @@ def gate_reasons(gate: Gate, now: int) -> list[Reason]:
     """Why a gate is closed at `now`; empty when it is open."""
     found = []
     if gate.paused:
-        found.append(Reason("paused", f"{gate.label} is paused", None))
+        found.append(Reason("paused", f"{gate.label} {gate.pause_text}", None))
     if gate.held:
         found.append(Reason("held", f"the history of {gate.label} is being read", None))
     if isinstance(gate, Account) and gate.stopped:
