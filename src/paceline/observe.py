@@ -21,11 +21,22 @@ def redact(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> Mutab
 
 
 def one_line(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Escape line breaks and terminal control characters that came in from outside."""
+    """Escape line breaks and terminal control characters that came in from outside.
+
+    An exception keeps its lines, indented: what it quotes cannot pass for a line of the log.
+    """
     for name, value in event.items():
-        if isinstance(value, str) and name != "exception" and not value.isprintable():
-            event[name] = value.encode("unicode_escape").decode("ascii")
+        if not isinstance(value, str) or value.isprintable():
+            continue
+        if name == "exception":
+            event[name] = "\n    ".join(map(_plain, value.split("\n")))
+        else:
+            event[name] = _plain(value)
     return event
+
+
+def _plain(text: str) -> str:
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
 
 
 def configure_logging(level: str = "info", form: str = "auto") -> None:

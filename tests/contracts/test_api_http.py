@@ -7,9 +7,13 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
+import msgspec
 import pytest
 import structlog
+from hypothesis import given
+from hypothesis import strategies as st
 
+from paceline.api.bodies import parse
 from paceline.api.openapi import document
 from paceline.api.routes import ENDPOINTS, INGEST, PREFIX
 from paceline.config import Settings
@@ -124,9 +128,64 @@ async def test_json_that_is_no_object_is_a_422(call: Client, path: str, body: by
     (await call("POST", "/api/v1" + path, data=body)).is_problem(422)
 
 
-async def test_of_repeated_members_the_last_counts(call: Client, script: Scripted) -> None:
-    assert (await call("POST", MESSAGES, data=b'{"to":"a","to":"b"}')).status == 202
-    assert script.calls == [{"to": "b"}]
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        (b'{"to":"a","to":"b"}', "/to"),
+        (b'{"to":"a","to" :"a"}', "/to"),
+        (b'{"to" : 1, "text":"note :) \\": x", "to"\n:2}', "/to"),
+        (b'{"to":"a","t\\u006f":"b"}', "/to"),
+        (b'{"payload":{"a":[{"b":1},{"x/y":{},"x\\/y":{}}]}}', "/payload/a/1/x~1y"),
+    ],
+)
+async def test_a_member_that_stands_twice_is_refused(
+    call: Client, script: Scripted, body: bytes, field: str
+) -> None:
+    twice = {"field": field, "problem": "stands twice in its object; give it once"}
+    for path in (MESSAGES, MESSAGES + "/actions"):
+        problem = (await call("POST", path, data=body)).is_problem(422)
+        assert (problem["errors"], problem["detail"]) == ([twice], f"{field}: {twice['problem']}")
+    assert script.calls == []
+    for kind, whole in (
+        ("json", b'{"messages":[{},%b,{}]}' % body),
+        ("x-ndjson", b"{}\n%b\n{}" % body.replace(b"\n", b" ")),
+    ):
+        sent = {"Content-Type": f"application/{kind}"}
+        assert (await call("POST", MESSAGES + "/batch", data=whole, headers=sent)).status == 202
+        good, bad, too = script.calls.pop()[0]
+        assert (good, [msgspec.to_builtins(one) for one in bad], too) == ({}, [twice], {})
+    assert (
+        await call("POST", MESSAGES + "/batch", data=b'{"messages":[{}],"defaults":%b}' % body)
+    ).fields() == [field]
+
+
+@pytest.mark.parametrize("space", [b"", b" ", b"\n" * 3000])
+@pytest.mark.parametrize("value", [b"[{}]", b"[" + b"{}," * 1000 + b"{}]"])
+async def test_a_part_of_a_batch_that_stands_twice_is_refused(
+    call: Client, script: Scripted, value: bytes, space: bytes
+) -> None:
+    for first, name in (
+        (b'"messages"', "/messages"),
+        (b'"m\\u0065ssages"', "/messages"),
+        (b'"defaults":{},"defaults"', "/defaults"),
+    ):
+        body = b'{%b:%b%b,%b"messages":%b}' % (
+            first,
+            space,
+            b"{}" if name == "/defaults" else b"[]",
+            space,
+            value,
+        )
+        assert (await call("POST", MESSAGES + "/batch", data=body)).fields() == [name]
+    assert script.calls == []
+    once = b'{%b"defaults":{"a":1}%b,"messages":%b%b}' % (space, space, space, value)
+    assert (await call("POST", MESSAGES + "/batch", data=once)).status == 202
+
+
+@given(st.recursive(st.integers() | st.text('":,{\\ a'), lambda inner: st.lists(inner) | st.dictionaries(st.text('":\\ a'), inner)), st.booleans())  # fmt: skip
+def test_no_body_without_repeats_is_refused(value: Any, spaced: bool) -> None:
+    text = json.dumps(value, separators=(" , ", " : ") if spaced else None).encode()
+    assert parse(text) == value
 
 
 # -- size and type

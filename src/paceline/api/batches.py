@@ -6,8 +6,9 @@ from typing import Any, Final
 import msgspec
 from starlette.types import Receive
 
-from paceline.api.bodies import Headers, chunks, parse, parse_object, read, refuse_others
+from paceline.api.bodies import STANDS_TWICE, Headers, chunks, parse, parse_object, read, refuse_others
 from paceline.api.problems import RefusedError, invalid
+from paceline.api.repeats import repeated_part
 from paceline.model.errors import Problem
 
 MOST_MESSAGES: Final = 10_000
@@ -56,6 +57,9 @@ def _members(raw: bytes) -> dict[str, msgspec.Raw]:
         parse_object(raw)
         raise RefusedError(400, "not a JSON object") from None
     refuse_others(members, _MEMBERS)
+    twice = repeated_part(raw, members)
+    if twice is not None:
+        raise invalid(twice, STANDS_TWICE)
     return members
 
 
@@ -118,7 +122,7 @@ def _body(raw: bytes | msgspec.Raw) -> Any:
     try:
         return parse_object(raw)
     except RefusedError as error:
-        return [Problem("", error.detail)]
+        return list(error.errors) or [Problem("", error.detail)]
 
 
 def _too_many() -> RefusedError:

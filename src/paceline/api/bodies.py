@@ -9,6 +9,7 @@ import msgspec
 from starlette.types import Message, Receive
 
 from paceline.api.problems import ClientGoneError, RefusedError, invalid
+from paceline.api.repeats import repeated
 from paceline.model.checks import suggestion
 from paceline.model.errors import InvalidError, Problem
 
@@ -20,6 +21,7 @@ _MOST_PARAMETERS: Final = 2_000
 _MOST_TOLD: Final = 20
 _IDLE_SECONDS: Final = 30.0
 _KEY_NAMES: Final = frozenset({"key", "api_key", "apikey", "token", "access_token", "authorization"})
+STANDS_TWICE: Final = "stands twice in its object; give it once"
 _decode: Final = msgspec.json.Decoder().decode
 
 
@@ -93,7 +95,11 @@ def require_json(headers: Headers, also: Collection[bytes] = ()) -> bytes:
 
 
 def parse(raw: bytes | msgspec.Raw) -> Any:
-    """Strict JSON, or a sentence about what is not JSON in it."""
+    """Strict JSON in which no object has a member twice.
+
+    Raises:
+        RefusedError: it is not; the sentence says where and why.
+    """
     try:
         value = _decode(raw)
     except RecursionError:
@@ -104,7 +110,12 @@ def parse(raw: bytes | msgspec.Raw) -> Any:
         raise RefusedError(400, f"a number is out of range: {error}") from None
     except msgspec.DecodeError as error:
         raise RefusedError(400, _reason(raw, error)) from None
-    return _not_too_deep(bytes(raw), value)
+    text = bytes(raw)
+    _not_too_deep(text, value)
+    twice = repeated(text, value)
+    if twice is not None:
+        raise invalid(twice, STANDS_TWICE)
+    return value
 
 
 def _reason(raw: bytes | msgspec.Raw, error: msgspec.DecodeError) -> str:
@@ -115,15 +126,15 @@ def _reason(raw: bytes | msgspec.Raw, error: msgspec.DecodeError) -> str:
     return str(error)
 
 
-def _not_too_deep(raw: bytes, value: Any) -> Any:
+def _not_too_deep(raw: bytes, value: Any) -> None:
     """Refuse what would be a burden to every later reader; few bodies have brackets enough to need the walk."""
     if raw.count(b"[") + raw.count(b"{") <= _DEEPEST:
-        return value
+        return
     level = [value]
     for _ in range(_DEEPEST):
         level = [child for parent in level for child in _children(parent)]
         if not level:
-            return value
+            return
     raise RefusedError(400, f"nested deeper than {_DEEPEST} levels")
 
 
@@ -136,7 +147,9 @@ def parse_object(raw: bytes | msgspec.Raw) -> dict[str, Any]:
     """A JSON object."""
     value = parse(raw)
     if not isinstance(value, dict):
-        raise RefusedError(422, "the body must be a JSON object", [Problem("", "it must be a JSON object")])
+        raise RefusedError(
+            422, "the body must be a JSON object", [Problem("", "the body must be a JSON object")]
+        )
     return value
 
 

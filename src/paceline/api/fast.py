@@ -14,6 +14,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from paceline.api.answers import Answer, Header
 from paceline.api.ingest import ACCEPTED, EXTENSION, Again, Reply
+from paceline.api.problems import RefusedError, answer_to
 
 _MOST_HEADS: Final = 2_000
 _LONGEST_HEAD: Final = 4_096
@@ -112,6 +113,13 @@ class FastProtocol(HttpToolsProtocol):
             self._watch.cancel()
             self._watch = None
         super().connection_lost(exc)
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what the parser cannot read in the form of every other refusal."""
+        answer = answer_to(RefusedError(400, "this is not a request that HTTP knows; " + msg))
+        head = _head(answer.status, [*self.server_state.default_headers, *answer.headers])
+        self.transport.write(head + b"connection: close\r\n\r\n" + answer.body)
+        self.transport.close()
 
     def shutdown(self) -> None:
         """The server stops: close, after the answer if one is due."""

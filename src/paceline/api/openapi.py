@@ -3,7 +3,7 @@
 from typing import Any, Final
 
 from paceline import __version__
-from paceline.api.openapi_calls import CALLS, PARAMETERS, TAGS, Operation
+from paceline.api.openapi_calls import CALLS, ONE, PARAMETERS, TAGS, Operation
 from paceline.api.openapi_shapes import SHAPES
 from paceline.api.problems import KINDS
 
@@ -21,6 +21,7 @@ _ERRORS: Final = {
     401: "No key, or one that is not known or was revoked.",
     403: "The key's role does not suffice, or a page of another site asks.",
     404: "There is no such thing, or it belongs to another tenant.",
+    408: "The body did not arrive in time.",
     409: "It contradicts what is stored.",
     413: "Larger than the server takes.",
     415: "Another type of content than the call takes.",
@@ -45,7 +46,10 @@ def document() -> dict[str, Any]:
         "paths": paths,
         "components": {
             "schemas": SHAPES,
-            "parameters": {name: {"name": name, "in": "query", **rest} for name, rest in PARAMETERS.items()},
+            "parameters": {
+                key: {"name": key.removeprefix("one-"), "in": "query", **rest}
+                for key, rest in (PARAMETERS | {f"one-{name}": rest for name, rest in ONE.items()}).items()
+            },
             "responses": {str(status): _problem(status) for status in _ERRORS},
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "An API key."}},
         },
@@ -59,7 +63,7 @@ def _operation(call: Operation) -> dict[str, Any]:
         "summary": call.summary,
         "description": _description(call),
     }
-    parameters = [_in_path(name) for name in call.names] + [_in_query(name) for name in call.query]
+    parameters = [_in_path(name) for name in call.names] + [_in_query(name, call) for name in call.query]
     if parameters:
         operation["parameters"] = parameters
     if call.body:
@@ -67,6 +71,8 @@ def _operation(call: Operation) -> dict[str, Any]:
     operation["responses"] = _responses(call)
     if call.role is None:
         operation["security"] = []
+    elif call.open_at_home:
+        operation["security"] = [{}, {"key": []}]
     return operation
 
 
@@ -89,8 +95,9 @@ def _in_path(name: str) -> dict[str, Any]:
     return {"name": name, "in": "path", "required": True, "schema": {"type": "string"}, "description": told}
 
 
-def _in_query(name: str) -> dict[str, Any]:
-    return {"$ref": f"#/components/parameters/{name}"}
+def _in_query(name: str, call: Operation) -> dict[str, Any]:
+    key = f"one-{name}" if name in ONE and "state" not in call.query else name
+    return {"$ref": f"#/components/parameters/{key}"}
 
 
 def _responses(call: Operation) -> dict[str, Any]:

@@ -43,6 +43,8 @@ class Operation(msgspec.Struct, frozen=True):
     example: Any = None
     lines: str | None = None
     conflicts: bool = False
+    open_at_home: bool = False
+    """Takes no key on a server that listens on a loopback address alone."""
 
     @property
     def names(self) -> list[str]:
@@ -62,12 +64,12 @@ class Operation(msgspec.Struct, frozen=True):
     def errors(self) -> list[int]:
         """Statuses of its problems."""
         if self.role is None:
-            return [500]
+            return [403, 500]
         found = {401, 403, 422, 500, 503}
         if self.names:
             found.add(404)
         if self.body:
-            found |= {400, 413, 415}
+            found |= {400, 408, 413, 415}
         if self.conflicts:
             found.add(409)
         return sorted(found)
@@ -101,8 +103,7 @@ PARAMETERS: Final[dict[str, Schema]] = {
     "channel": _filter("Of this channel."),
     "account": _filter("Of this account."),
     "pool": _filter("Of this pool."),
-    "tenant": _filter("Of this tenant; outside of lists of messages, act as one of this tenant. Only for keys of "
-                      "the whole installation."),
+    "tenant": _filter("Of this tenant. Only for keys of the whole installation."),
     "campaign": _filter("Of this campaign."),
     "batch": _filter("Of this batch."),
     "group": _filter("With this group."),
@@ -130,6 +131,14 @@ PARAMETERS: Final[dict[str, Schema]] = {
                      {"type": "string", "enum": list(TYPES)}),
     "last_event_id": _once("Go on after this event; the header `Last-Event-ID` wins."),
 }  # fmt: skip
+
+ONE: Final[dict[str, Schema]] = {
+    "queue": _once("Of this queue."),
+    "account": _once("Of this account."),
+    "campaign": _once("Of this campaign."),
+    "tenant": _once("Act as one of this tenant. Only for keys of the whole installation."),
+}
+"""Where these are not filters of messages, they may stand once."""
 
 _API: Final = "/api/v1"
 _FILTERS: Final = tuple(name for name in PARAMETERS if name in FILTERS)
@@ -242,11 +251,11 @@ CALLS: Final[tuple[Operation, ...]] = (
     _row("POST", "/queues/{name}/clean", "Queues", "Remove old jobs", "operator", _ok("Removed"), query=_TENANT,
          body="Clean", example={"grace": 3_600_000, "type": "completed"}),
     _row("GET", "/templates", "Templates", "List templates", "viewer", _ok("Page"), query=_TENANT),
-    _row("GET", "/templates/{name}", "Templates", "Show a template", "viewer", _ok("NewTemplate"), query=_TENANT),
-    _row("PUT", "/templates/{name}", "Templates", "Create or replace a template", "admin", _ok("NewTemplate"),
+    _row("GET", "/templates/{name}", "Templates", "Show a template", "viewer", _ok("Template"), query=_TENANT),
+    _row("PUT", "/templates/{name}", "Templates", "Create or replace a template", "admin", _ok("Template"),
          query=_TENANT, body="NewTemplate", example={"subject": "Hello", "text": "Hello {{ name }}"}),
     _row("DELETE", "/templates/{name}", "Templates", "Delete a template", "admin", _GONE, query=_TENANT),
-    _row("POST", "/templates/{name}/preview", "Templates", "Preview a template", "viewer", _ok("NewTemplate"),
+    _row("POST", "/templates/{name}/preview", "Templates", "Preview a template", "viewer", _ok("Template"),
          query=_TENANT, body="Preview", example={"variables": {"name": "Ada"}}),
     _row("GET", "/stats/overview", "Watching", "Totals, rates and times", "viewer", _ok("Figures"), query=_TENANT),
     _row("GET", "/stats/realtime", "Watching", "The last moments", "viewer", _ok("Figures"), query=_TENANT),
@@ -274,7 +283,7 @@ CALLS: Final[tuple[Operation, ...]] = (
         200: Reply("Health", "They are."), 503: Reply("Health", "They are not, and why.")}),
     Operation("GET", "/metrics", "System", "Metrics for Prometheus", "viewer", {
         200: Reply("", "Prometheus text.", kinds=("text/plain",))},
-        told="A server that listens on a loopback address alone asks for no key."),
+        told="A server that listens on a loopback address alone asks for no key.", open_at_home=True),
     Operation("GET", "/openapi.json", "System", "This document", None, _ok("Figures")),
     Operation("GET", "/docs", "System", "This document as a page", None, {
         200: Reply("", "A page.", kinds=("text/html",))}),

@@ -50,6 +50,11 @@ def anything(told: str = "") -> Schema:
     return _told({"type": "object", "additionalProperties": True}, told)
 
 
+def json_value(told: str = "") -> Schema:
+    """Any JSON value."""
+    return _told({}, told)
+
+
 def shape(told: str, fields: dict[str, Schema], required: str = "", *, closed: bool = False) -> Schema:
     """An object; `closed` ones refuse other fields."""
     schema: Schema = {"type": "object", "description": told, "properties": fields}
@@ -85,7 +90,7 @@ _NEW: Final[dict[str, Schema]] = {
     "attachments": many(anything(), "For e-mail: `filename`, `content` (base64), `type`."),
     "template": text("Name of a template, in place of a text."),
     "variables": anything("What the template is filled with."),
-    "payload": anything("The body of a webhook, command or job."),
+    "payload": json_value("The body of a webhook, command or job: any JSON."),
     "queue": text("Default: the channel's."),
     "kind": text("A label: the name of a job or the type of a message."),
     "account": text("Send through this account only."),
@@ -110,7 +115,8 @@ _NEW: Final[dict[str, Schema]] = {
 
 SHAPES: Final[dict[str, Schema]] = {
     "NewMessage": shape("A message to take in. Which body fields there are depends on the channel.", _NEW,
-                        "channel"),
+                        "channel", closed=True),
+    "BatchMessage": shape("As `NewMessage`; what it leaves out comes from `defaults`.", _NEW),
     "Receipt": shape("A message was taken in and is on disk.", {
         "id": text("Ids are ordered by time."), "state": text(enum=STATES),
         "eta": maybe(_MOMENT, "When it leaves, as far as that can be told."),
@@ -131,9 +137,9 @@ SHAPES: Final[dict[str, Schema]] = {
         "timeout": real("Seconds."), "backoff": maybe(anything()), "created_at": _MOMENT,
         "scheduled_at": maybe(_MOMENT), "started_at": maybe(_MOMENT), "finished_at": maybe(_MOMENT),
         "expires_at": maybe(_MOMENT), "progress": ref("Progress"), "eta": maybe(_MOMENT),
-        "why": many(ref("Reason")), "result": {"description": "What the provider or handler answered."},
+        "why": many(ref("Reason")), "result": json_value("What the provider or handler answered."),
         "error": maybe(ref("Failure")), "trace_id": text(), "subject": text(), "text": text(), "html": text(),
-        "payload": anything(), "history": many(ref("Attempt"), "Every hand-over, oldest first."),
+        "payload": json_value(), "history": many(ref("Attempt"), "Every hand-over, oldest first."),
     }, "id state channel queue"),
     "Progress": shape("How far a message is.", {"percent": real(minimum=0, maximum=100), "step": text()}),
     "Failure": shape("Why it failed.", {
@@ -162,8 +168,8 @@ SHAPES: Final[dict[str, Schema]] = {
         "duration_ms": maybe(number()), "ok": yes(),
     }),
     "NewBatch": shape("Up to 10,000 messages.", {
-        "messages": many(ref("NewMessage"), minItems=1, maxItems=10_000),
-        "defaults": {**ref("NewMessage"), "description": "Fields that each message gets unless it has them."},
+        "messages": many(ref("BatchMessage"), minItems=1, maxItems=10_000),
+        "defaults": {**ref("BatchMessage"), "description": "Fields that each message gets unless it has them."},
     }, "messages", closed=True),
     "BatchReceipt": shape("What became of each message of a batch.", {
         "batch": text("Id of the batch."),
@@ -200,8 +206,8 @@ SHAPES: Final[dict[str, Schema]] = {
         "enabled": yes(),
     }, "channel"),
     "Account": shape("An account with its live status.", {
-        "name": text(), "channel": text(), "settings": anything("Without secrets."), "limits": many(anything()),
-        "interval": maybe(real()), "jitter": maybe(real()), "concurrency": number(), "quota": maybe(anything()),
+        "name": text(), "channel": text(), "settings": anything("Without secrets."), "limits": _LIMITS,
+        "interval": maybe(text(), "A duration, such as `2s`."), "jitter": maybe(real()), "concurrency": number(), "quota": maybe(anything()),
         "pool": text(), "enabled": yes(),
         "state": text(enum=["ready", "limited", "flooded", "paused", "unhealthy", "over-quota"]),
         "until": maybe(_MOMENT), "reasons": many(ref("Reason")), "waiting": number(),
@@ -244,6 +250,9 @@ SHAPES: Final[dict[str, Schema]] = {
     }, closed=True),
     "Removed": shape("How many were removed.", {"removed": number()}, "removed"),
     "NewTemplate": shape("A template.", {"subject": text(), "text": text(), "html": text()}),
+    "Template": shape("A template; null where it has none of that part.", {
+        "tenant": text(), "name": text(), "subject": maybe(text()), "text": maybe(text()), "html": maybe(text()),
+    }),
     "Preview": shape("What to fill a template with.", {"variables": anything()}),
     "Key": shape("A key by its name.", {
         "name": text(), "role": text(enum=["viewer", "sender", "operator", "admin"]),

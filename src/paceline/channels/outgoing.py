@@ -19,6 +19,7 @@ from paceline.channels.addresses import Networks, check_url, may_reach_text, net
 from paceline.model.outcomes import Accepted, Outcome, Temporary
 
 __all__ = [
+    "UNREADABLE",
     "Answer",
     "HttpClient",
     "MaybeSentError",
@@ -42,6 +43,9 @@ CONNECT: Final = 10.0
 
 PER_HOST: Final = 512
 """Connections to one host and port at a time."""
+
+UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What reading an answer as JSON may raise: it is not JSON, not UTF-8, or nested without end."""
 
 _NEVER_CEIL: Final = 1e9  # aiohttp rounds time-outs up to whole seconds from here on: past our deadline
 _SECONDS = re.compile(r"\s*([0-9]{1,18})(?:\.[0-9]*)?\s*", re.ASCII)

@@ -11,6 +11,7 @@ from yarl import URL
 
 from paceline.channels.base import Channel, Outgoing, SendingAccount, Setting
 from paceline.channels.outgoing import (
+    UNREADABLE,
     Answer,
     HttpClient,
     MaybeSentError,
@@ -175,7 +176,7 @@ def read_answer(answer: Answer, secrets: tuple[str, ...] = ()) -> Outcome:
     """
     try:
         reply = _decode(answer.body)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         reply = None
     if 200 <= answer.status < 300:
         if reply is None:

@@ -12,6 +12,7 @@ import msgspec
 
 from paceline.channels.base import Channel, Outgoing, SendingAccount, Setting
 from paceline.channels.outgoing import (
+    UNREADABLE,
     Answer,
     HttpClient,
     MaybeSentError,
@@ -206,7 +207,7 @@ def _reference(body: bytes) -> str:
         return ""
     try:
         value = msgspec.json.decode(body, type=dict[str, Any]).get("id")
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         return ""
     return told(value) if isinstance(value, (str, int)) and not isinstance(value, bool) else ""
 

@@ -207,9 +207,9 @@ def _wrong(check: Any, value: object) -> str | None:
     return None
 
 
-def to_document(spec: AccountSpec, channel: Channel, vault: Vault, now: int) -> Document:
-    """The row to store: secrets sealed."""
-    sealed = {s.name for s in channel.settings if s.secret}
+def to_document(spec: AccountSpec, channel: Channel | None, vault: Vault, now: int) -> Document:
+    """The row to store: secrets sealed. Without its channel they were never read, and are sealed still."""
+    sealed = {s.name for s in channel.settings if s.secret} if channel else set()
     settings = {
         name: vault.seal(str(value), f"{spec.id}/{name}") if name in sealed else value
         for name, value in spec.settings.items()

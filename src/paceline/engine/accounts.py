@@ -1,5 +1,6 @@
 """What people do with accounts: set, look, pause, probe, test."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,6 +27,8 @@ log = structlog.get_logger("paceline.accounts")
 
 PROBE_S = 15.0
 BUILT_IN_CONCURRENCY = 64
+_CURSOR = re.compile(f"{checks.NAME}/{checks.NAME}", re.ASCII)
+"""The name of an account and of its owner: where the next page begins."""
 
 
 class Accounts:
@@ -99,7 +102,7 @@ class Accounts:
 
     def _document(self, spec: AccountSpec) -> Any:
         core = self._core
-        return to_document(spec, core.directory.channels[spec.channel], core.vault, core.clock.now())
+        return to_document(spec, core.directory.channels.get(spec.channel), core.vault, core.clock.now())
 
     async def _keep(self, spec: AccountSpec) -> None:
         await self._core.store.put([self._document(spec)])
@@ -134,7 +137,13 @@ class Accounts:
         return await self._status(caller, self._spec(caller, name))
 
     async def list(self, caller: Caller, cursor: str | None, limit: int) -> dict[str, Any]:
-        """A page of accounts by name."""
+        """A page of accounts by name.
+
+        Raises:
+            InvalidError: a cursor that is not one of ours.
+        """
+        if cursor is not None and not _CURSOR.fullmatch(cursor):
+            raise InvalidError([Problem("/cursor", "is not a cursor of this list")])
         seen = sorted(
             (s for s in self._core.directory.accounts.values() if caller.sees(s.owner) or s.shared),
             key=lambda s: (s.name, s.owner),
@@ -209,7 +218,7 @@ class Accounts:
         await self._keep(spec)
         gate = core.gates.account(spec.id)
         if gate is not None:
-            gate.paused = paused or not spec.enabled
+            core.gates.apply_pause(gate, spec)
             if not paused and gate.stopped:
                 await self._clear_stop(spec, gate)
             core.agenda.touched(core.agenda.lane(spec.lane), gate)
@@ -225,8 +234,10 @@ class Accounts:
         caller.must("operator")
         spec = self._own(caller, name)
         core = self._core
-        account = SendingAccount(spec.owner, spec.name, spec.settings)
-        outcome = await core.directory.channels[spec.channel].probe(account, PROBE_S)
+        channel = core.directory.channels.get(spec.channel)
+        if channel is None:
+            raise ConflictError(f"this process has no channel '{spec.channel}'; start one that has it")
+        outcome = await channel.probe(SendingAccount(spec.owner, spec.name, spec.settings), PROBE_S)
         if outcome is None:
             return {
                 "account": name,

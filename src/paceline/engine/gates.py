@@ -8,7 +8,7 @@ from paceline.model.accounts import AccountSpec, QueueSpec
 from paceline.model.errors import PacelineError
 from paceline.model.messages import FlowKey
 from paceline.pacing.agenda import Agenda
-from paceline.pacing.gates import SharedGate
+from paceline.pacing.gates import PAUSED, SharedGate
 from paceline.pacing.lane import Account
 from paceline.pacing.quotas import Quota, period_bounds
 from paceline.pacing.scopes import EACH, Rule, channel_of
@@ -58,7 +58,7 @@ class Gates:
         # From here on endings reach the new windows themselves; the journal tells of those before.
         self._since[spec.id] = self._clock.ceiling()
         gate.concurrency = spec.concurrency
-        gate.paused = spec.paused or not spec.enabled
+        self.apply_pause(gate, spec)
         windows: list[Window] = [Window(limit) for limit in spec.limits]
         if spec.interval_ms:
             windows.append(Spacing(spec.interval_ms, spec.jitter, self._chance))
@@ -69,6 +69,12 @@ class Gates:
         for quota in gate.quotas:
             quota.reserve_flying(gate.flying)
         return gate
+
+    def apply_pause(self, gate: Account, spec: AccountSpec) -> None:
+        """Close the gate if a person wants that, or if this process lacks the account's channel."""
+        missing = spec.channel not in self._directory.channels
+        gate.paused = spec.paused or not spec.enabled or missing
+        gate.pause_text = f"waits: this process has no channel '{spec.channel}'" if missing else PAUSED
 
     def shut_all(self, specs: Iterable[AccountSpec]) -> None:
         """Make the gates of these accounts, held until `restore`."""

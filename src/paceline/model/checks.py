@@ -19,7 +19,9 @@ _LATEST = (
     4_102_444_800_000  # the year 2100: later is a slip, for example milliseconds where seconds are meant
 )
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@:+-]{0,127}", re.ASCII)
+NAME = r"[A-Za-z0-9][A-Za-z0-9._@:+-]{0,127}"
+"""What a name of ours looks like, as a regular expression."""
+_NAME = re.compile(NAME, re.ASCII)
 _ZONED = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:[0-5]\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 
 

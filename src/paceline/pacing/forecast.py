@@ -87,7 +87,7 @@ def gate_reasons(gate: Gate, now: int) -> list[Reason]:
         return [Reason("after-crash", gate.label)] if gate.opens(now) > now else []
     found = []
     if gate.paused:
-        found.append(Reason("paused", f"{gate.label} is paused", None))
+        found.append(Reason("paused", f"{gate.label} {gate.pause_text}", None))
     if gate.held:
         found.append(Reason("held", f"the history of {gate.label} is being read", None))
     if isinstance(gate, Account) and gate.stopped:

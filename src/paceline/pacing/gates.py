@@ -11,6 +11,8 @@ from paceline.pacing.quotas import Quota
 from paceline.pacing.turns import Turns
 from paceline.pacing.windows import NEVER, Window
 
+PAUSED = "is paused"
+
 if TYPE_CHECKING:
     from paceline.pacing.flows import Flow
 
@@ -22,11 +24,21 @@ class Gate:
         label: how the gate is named to people, for example ``"account a0"`` or ``"queue sms"``.
         concurrency: calls under way at most; None for any number.
         blocked_until: a wait the provider asked for, or 0.
-        paused: a person closed it.
+        paused: a person closed it, or nothing can be sent behind it; `pause_text` tells which.
         held: closed for a moment by the engine itself while its history is being read.
     """
 
-    __slots__ = ("blocked_until", "concurrency", "flying", "held", "label", "paused", "quotas", "windows")
+    __slots__ = (
+        "blocked_until",
+        "concurrency",
+        "flying",
+        "held",
+        "label",
+        "pause_text",
+        "paused",
+        "quotas",
+        "windows",
+    )
 
     def __init__(self, label: str, windows: Sequence[Window] = (), concurrency: int | None = None) -> None:
         """An open gate."""
@@ -37,6 +49,7 @@ class Gate:
         self.flying = 0
         self.blocked_until = 0
         self.paused = False
+        self.pause_text = PAUSED
         self.held = False
 
     def opens(self, now: int) -> int:

@@ -32,6 +32,15 @@ class Raw:
     close: bool = True
 
 
+@dataclass
+class Drip:
+    """A beginning, and then piece after piece for ever, a little while apart."""
+
+    data: bytes
+    piece: bytes = b" "
+    pause: float = 0.02
+
+
 class Hang:
     """Read the request and never answer."""
 
@@ -44,7 +53,7 @@ class CutLate:
     """Cut the connection when the whole request has been read."""
 
 
-Act = Reply | Raw | Hang | CutEarly | CutLate
+Act = Reply | Raw | Drip | Hang | CutEarly | CutLate
 
 
 class HttpPeer:
@@ -117,6 +126,12 @@ class HttpPeer:
             return False
         if isinstance(act, Hang):
             await asyncio.Event().wait()
+        if isinstance(act, Drip):
+            writer.write(act.data)
+            while True:
+                writer.write(act.piece)
+                await writer.drain()
+                await asyncio.sleep(act.pause)
         if isinstance(act, Raw):
             writer.write(act.data)
             await writer.drain()
