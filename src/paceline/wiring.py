@@ -6,6 +6,7 @@ import random
 import signal
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -23,8 +24,9 @@ from paceline.engine.service import Service
 from paceline.engine.threads import ThreadPool
 from paceline.model.errors import InvalidError, PacelineError, Problem
 from paceline.observe import configure_logging
-from paceline.stores.base import Store
+from paceline.stores.base import JournalReader, Store
 from paceline.stores.sqlite import SqliteStore
+from paceline.stores.sqlite_audit import SqliteJournalReader
 
 if TYPE_CHECKING:
     from paceline.api.server import Server
@@ -51,6 +53,27 @@ def make_store(settings: Settings) -> Store:
     if settings.store.startswith("sqlite:///"):
         return SqliteStore(settings.store.removeprefix("sqlite:///"))
     raise InvalidError([Problem("/store", "must be sqlite:///PATH; other stores are not there yet")])
+
+
+def make_journal_reader(settings: Settings, where: Path | None) -> JournalReader:
+    """Reads a store for an audit: that of a data folder or a database file, or the one that the settings name.
+
+    Raises:
+        InvalidError: there is no such kind of store.
+    """
+    if where is not None:
+        return SqliteJournalReader(where / FILE_NAME if where.is_dir() else where)
+    store = make_store(settings)
+    if not isinstance(store, SqliteStore):
+        raise InvalidError([Problem("/store", "cannot be audited; name a data folder or a database file")])
+    return SqliteJournalReader(store.path)
+
+
+def repeatable_channels() -> frozenset[str]:
+    """The names of the channels on which a repeat cannot double a message."""
+    return frozenset(
+        kind.name for kind in (Smtp, Webhook, TelegramBot, HandlerChannel) if kind.repeat_is_safe
+    )
 
 
 def make_service(settings: Settings, handlers: Mapping[str, Callable[..., Any]] | None = None) -> Service:
