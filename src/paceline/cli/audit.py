@@ -63,7 +63,7 @@ def audit(
         if json:
             put_json({"verdict": "not checked", "reason": str(error)})
         else:
-            note(f"error: {safe(error)}")
+            note(f"error: {safe(str(error))}")
         return NOT_CHECKED
     if json:
         put_json(_view(path, report))

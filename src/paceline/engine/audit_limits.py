@@ -20,7 +20,7 @@ from paceline.stores.base import Document
 
 SETTLING_MS = 2000
 """A limit holds for what is handed over so long after it was changed: it is stored first and comes into force then."""
-SWEEP = 50_000
+SWEEP = 10_000
 """Recipients and groups that may pile up before the idle ones are looked for."""
 
 

@@ -235,13 +235,14 @@ class Histories:
         last = lines[-1] if lines else None
         has_ended = state >= State.COMPLETED
         name = State(state).label
-        if last is None or last.number < standing.number - (state == State.PROCESSING):
-            self._without_line(standing, name)
-            return
         if state == State.PROCESSING:
             self.endings.looked["messages under way"] += 1
             if standing.started_at is None or not standing.sender:
                 self.endings.fault("is under way, but nobody has it", (standing.id,))
+        if last is None or last.number < standing.number - (state == State.PROCESSING):
+            self._without_line(standing, name)
+            return
+        if state == State.PROCESSING:
             return
         allowed = _ENDINGS.get(state)
         if allowed is not None and last.outcome not in allowed:
