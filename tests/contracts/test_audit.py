@@ -374,6 +374,30 @@ def test_a_journal_that_was_cleaned_is_clean_and_says_so(
     assert looked["days"]["figures"] > 0
 
 
+def test_a_clock_that_was_set_back_between_two_runs_breaks_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def run(clock: ManualClock, offset: int) -> None:
+        monkeypatch.setattr("paceline.engine.recovery.boot_reading", lambda: ("boot", offset))
+        async with running(tmp_path, clock) as engine:
+            if not offset:
+                await engine.account("lim", limits=["1/10s"], pool="own")
+            id_ = await engine.send(account="lim")
+            engine.advance(5 if offset else 0)
+            engine.advance(5 if offset else 0)
+            await engine.ended(id_)
+
+    asyncio.run(run(ManualClock(START), 0))
+    asyncio.run(run(ManualClock(START - 5000), -5000))
+    capsys.readouterr()
+    store = Audited(tmp_path / "queue.db", {}, capsys)
+    code, view = store.audit()
+    assert code == 0
+    assert "the wall clock was set back" in view["checks"][0]["notes"][-1]
+    store.change("DELETE FROM document WHERE kind = 'clock-step'")
+    assert "windows" in store.found(), "by the journal alone the sends were 5 s apart"
+
+
 def test_a_running_server_is_audited_beside_its_work(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

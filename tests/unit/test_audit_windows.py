@@ -186,6 +186,7 @@ def test_moments_that_the_clock_showed_twice_are_not_judged() -> None:
     checked.feed([sent(1, 1500), sent(2, 1510), sent(3, 7000), sent(4, 7010)])
     checked.close()
     assert [finding.messages for finding in limits.places.findings] == [(4,)]
+    assert [finding.messages for finding in limits.windows.findings] == [(3, 4)]
 
 
 KEY = FlowKey("default/smtp/default", "acme", "", "email", 5, "")
@@ -226,3 +227,7 @@ def test_a_day_holds_its_quota_and_a_call_at_midnight_counts_for_both_days() -> 
     checked.close()
     assert [finding.messages for finding in limits.quotas.findings] == [(5,)]
     assert (limits.figures[0].places, limits.figures[0].arrivals) == (3, 2)
+    limits = Limits(0, Steps(()))
+    checked = account_pass(limits, quota=QuotaSpec(day=2, zone="UTC"))
+    checked.feed([sent(1, 10), sent(2, 20), sent(3, DAY - 5, took=10)])
+    assert [finding.messages for finding in limits.quotas.findings] == [(3,)]
