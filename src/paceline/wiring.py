@@ -29,7 +29,9 @@ from paceline.engine.service import Service
 from paceline.engine.threads import ThreadPool
 from paceline.model.errors import InvalidError, PacelineError, Problem
 from paceline.observe import configure_logging
+from paceline.stores.base import JournalReader
 from paceline.stores.sqlite import SqliteStore
+from paceline.stores.sqlite_audit import SqliteJournalReader
 from paceline.stores.sqlite_copy import copy_idle
 
 if TYPE_CHECKING:
@@ -57,6 +59,29 @@ def make_store(settings: Settings) -> SqliteStore:
     if settings.store.startswith("sqlite:///"):
         return SqliteStore(settings.store.removeprefix("sqlite:///"))
     raise InvalidError([Problem("/store", "must be sqlite:///PATH; other stores are not there yet")])
+
+
+def make_journal_reader(settings: Settings, where: Path | None) -> JournalReader:
+    """Reads a store for an audit: that of a data folder or a database file, or the one that the settings name.
+
+    Raises:
+        InvalidError: there is no such kind of store.
+    """
+    if where is not None:
+        return SqliteJournalReader(where / FILE_NAME if where.is_dir() else where)
+    store = make_store(settings)
+    if not isinstance(store, SqliteStore):
+        raise InvalidError([Problem("/store", "cannot be audited; name a data folder or a database file")])
+    return SqliteJournalReader(store.path)
+
+
+def repeatable_channels() -> frozenset[str]:
+    """The names of the channels on which a repeat does not double a message, or may be known not to.
+
+    A function says for itself whether it may be called again, and only its own process knows what it said.
+    """
+    kinds = (Smtp, Webhook, TelegramBot, HandlerChannel)
+    return frozenset(kind.name for kind in kinds if kind.repeat_is_safe or kind is HandlerChannel)
 
 
 def make_service(

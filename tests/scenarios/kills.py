@@ -172,7 +172,8 @@ class Client:
 class Storm:
     """The run."""
 
-    def __init__(self, folder: Path, seed: int, clients: int = 4) -> None:
+    def __init__(self, folder: Path, seed: int, clients: int = 4, limits: tuple[str, ...] = ()) -> None:
+        self.limits = limits
         self.seed, self.chance = seed, random.Random(seed)
         self.folder = folder
         self.up, self.over, self.crowded = threading.Event(), threading.Event(), threading.Event()
@@ -206,7 +207,9 @@ class Storm:
         for index in range(ACCOUNTS):
             concurrency = 2 + index % 3
             self.figures.in_flight += concurrency
-            self.server.account(f"a{index}", self.witness, 1000 + index, concurrency=concurrency)
+            self.server.account(
+                f"a{index}", self.witness, 1000 + index, concurrency=concurrency, limits=self.limits
+            )
         self.clients = [Client(self, number) for number in range(self.clients_wanted)]
         for client in self.clients:
             client.thread.start()

@@ -29,6 +29,7 @@ COMMANDS = [
     "keys",
     "test-queue",
     "export",
+    "audit",
     "doctor",
 ]
 

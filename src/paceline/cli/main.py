@@ -42,6 +42,7 @@ _ROOMS: Final[Sequence[tuple[str, str, str]]] = (
     ("keys", "paceline.cli.keys:app", "Create, list and revoke keys."),
     ("test-queue", "paceline.cli.trial:trial", "Send test messages and tell how long they took."),
     ("export", "paceline.cli.export:export", "Write messages as CSV or JSON lines."),
+    ("audit", "paceline.cli.audit:audit", "Hold what is stored against what was promised, without a server."),
     ("doctor", "paceline.cli.doctor:doctor", "Check the installation and say what to mend."),
 )
 _EXAMPLES: Final = {

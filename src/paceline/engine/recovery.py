@@ -6,6 +6,7 @@ import msgspec
 import structlog
 
 from paceline.clock import Clock, boot_reading
+from paceline.engine.audit_clock import step_document
 from paceline.engine.directory import Directory
 from paceline.engine.gates import Gates
 from paceline.engine.suspects import (
@@ -126,6 +127,9 @@ async def clock_shift(store: Store, clock: Clock) -> int:
     if abs(shift) <= STEP_MS:
         return 0
     log.warning("the wall clock was moved since the last run", ms=shift)
+    await store.put(
+        [step_document(clock.now(), shift)]
+    )  # without it nobody could tell the journal's times apart
     return shift
 
 

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -95,6 +96,10 @@ class Session:
     def value(self, name: str, *values: Any) -> Any:
         """The one value that a named statement answers."""
         return self.connection.execute(self._statements[name].sql, values).get
+
+    def rows(self, name: str, *values: Any) -> Iterator[tuple[Any, ...]]:
+        """The rows that a named statement answers, one by one."""
+        return iter(self.connection.execute(self._statements[name].sql, values))
 
     def prepare_writing(self) -> None:
         """Make the view, the triggers and the scratch tables that the writer works with."""
