@@ -358,7 +358,7 @@ def test_from_a_moment_on_what_was_before_is_not_judged(store: Audited) -> None:
     store.change("UPDATE attempt SET started = started - 1 WHERE message = ?", store.id("paced", 3))
     last = apsw.Connection(str(store.file)).execute("SELECT max(finished) FROM attempt").get
     assert store.found("--since", print_time(last)) == {}
-    code, view = store.audit("--since", print_time(last))
+    _, view = store.audit("--since", print_time(last))
     assert view["checks"][3]["looked_at"].get("messages", 0) <= 1
 
 
