@@ -136,7 +136,14 @@ async def _serve(settings: Settings, handlers: Mapping[str, Callable[..., Any]] 
 
 
 def _end(service: Service, server: "Server") -> None:
-    """Told to stop: hand nothing more over from this moment, and let the server finish its answers."""
+    """Told to stop: hand nothing more over from this moment, and let the server finish its answers.
+
+    Told a second time: wait for nobody.
+    """
+    if server.should_exit:
+        server.force_exit = True
+        service.hurry()
+        return
     service.core.dispatcher.pause()
     server.end()
 

@@ -46,6 +46,7 @@ class Attempts:
         self._clock = clock
         self._chance = chance
         self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._patient = True
         self._senders: dict[str, tuple[object, SendingAccount]] = {}
         self._policies: dict[tuple[str | None, str, str], Policy] = {}
         self.progress: Callable[[HandedOver, float, str], None] = lambda _message, _percent, _step: None
@@ -60,8 +61,8 @@ class Attempts:
         self._tasks[message.id] = task
 
     async def drain(self, grace: float) -> None:
-        """Let every call end by itself for `grace` seconds, then cut off the rest."""
-        if self._tasks:
+        """Let every call end by itself for `grace` seconds, or until `cut`; then cut off the rest."""
+        if self._tasks and self._patient:
             await asyncio.wait(set(self._tasks.values()), timeout=grace)
         left = set(self._tasks.values())
         for task in left:
@@ -70,6 +71,12 @@ class Attempts:
             _, hung = await asyncio.wait(left, timeout=PATIENCE_S)
             for _ in hung:
                 log.error("a call ignored its cancellation and was left behind")
+
+    def cut(self) -> None:
+        """Cut off every call now, and those that begin later when the rest is drained."""
+        self._patient = False
+        for task in self._tasks.values():
+            task.cancel()
 
     async def _run(self, message: HandedOver, release: Release, over: Callable[[Ended], None]) -> None:
         started = self._clock.now()
