@@ -228,9 +228,10 @@ class Storm:
         while True:
             self.up.set()
             since += 1
-            uncertain = self.server.count("uncertain")
-            self._note_uncertain(uncertain - known, since)
-            known, since = uncertain, 0
+            uncertain = self._count_uncertain()
+            if uncertain is not None:
+                self._note_uncertain(uncertain - known, since)
+                known, since = uncertain, 0
             if self.figures.kills >= kills:
                 return
             self._rest_when_crowded()
@@ -247,9 +248,28 @@ class Storm:
                 self._kill()
                 self.figures.kills_while_starting += 1
                 since += 1
-            wanted = self.failpoints and 2 * self.figures.at_failpoints.total() < self.figures.kills
-            self._arm(self.chance.choice(self.failpoints) if wanted else "")
-            self.figures.recoveries.append(self.server.start())
+            since += self._start(kills)
+
+    def _start(self, kills: int) -> int:
+        """Start until it lives; how often it came to its point before it was ready."""
+        died = 0
+        while True:
+            short = 2 * self.figures.at_failpoints.total() < self.figures.kills < kills
+            self._arm(self.chance.choice(self.failpoints) if self.failpoints and short else "")
+            try:
+                self.figures.recoveries.append(self.server.start())
+                return died
+            except NotAnsweredError:
+                assert self._dies_at_its_point(), "the server does not answer"
+                self._kill()
+                died += 1
+
+    def _count_uncertain(self) -> int | None:
+        try:
+            return self.server.count("uncertain")
+        except NotAnsweredError:
+            assert self.point, "the server does not answer"
+            return None  # it is at its point already
 
     def _arm(self, point: str) -> None:
         """Let the next process kill itself there, at a passage that nobody chose."""
