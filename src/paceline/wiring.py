@@ -70,7 +70,11 @@ def make_service(settings: Settings, handlers: Mapping[str, Callable[..., Any]] 
         Vault.open(settings.data / SECRET_FILE),
         random.random,
         lambda url: check_url(url, settings.outgoing_allow),
-        Options(in_flight=settings.in_flight, trace_ms=round(settings.trace_retention * 1000)),
+        Options(
+            in_flight=settings.in_flight,
+            trace_ms=round(settings.trace_retention * 1000),
+            longest_wait_ms=round(settings.longest_wait * 1000),
+        ),
         threads,
         {"data": str(settings.data), "store": settings.store or FILE_NAME},
         http.close,

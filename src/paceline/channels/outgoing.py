@@ -18,6 +18,7 @@ from yarl import URL
 from paceline.channels.addresses import Networks, check_url, may_reach_text, networks
 
 __all__ = [
+    "LONGEST_WAIT_MS",
     "Answer",
     "HttpClient",
     "MaybeSentError",
@@ -41,6 +42,9 @@ CONNECT: Final = 10.0
 
 PER_HOST: Final = 512
 """Connections to one host and port at a time."""
+
+LONGEST_WAIT_MS: Final = 36_500 * 86_400_000
+"""A century: longer waits are told as this long. How much of a wait is waited is decided elsewhere."""
 
 _NEVER_CEIL: Final = 1e9  # aiohttp rounds time-outs up to whole seconds from here on: past our deadline
 _SECONDS = re.compile(r"\s*([0-9]{1,18})(?:\.[0-9]*)?\s*", re.ASCII)
@@ -260,8 +264,8 @@ async def _read(response: aiohttp.ClientResponse) -> Answer:
     return Answer(response.status, response.headers, body, whole)
 
 
-def retry_after_ms(headers: Mapping[str, str], now_ms: int, most_ms: int = 86_400_000) -> int | None:
-    """What ``Retry-After`` asks for (RFC 9110, section 10.2.3: seconds or a date), from 1 s to `most_ms`.
+def retry_after_ms(headers: Mapping[str, str], now_ms: int) -> int | None:
+    """What ``Retry-After`` asks for (RFC 9110, section 10.2.3: seconds or a date), at least 1 s.
 
     None where the header is missing or makes no sense.
     """
@@ -277,4 +281,4 @@ def retry_after_ms(headers: Mapping[str, str], now_ms: int, most_ms: int = 86_40
             wait = math.ceil(moment.timestamp() * 1000) - now_ms
         except (ValueError, TypeError, OverflowError):
             return None
-    return max(1000, min(wait, most_ms))
+    return max(1000, min(wait, LONGEST_WAIT_MS))

@@ -16,7 +16,7 @@ from paceline.model.ids import to_text
 from paceline.model.messages import HandedOver
 from paceline.model.outcomes import Outcome, Temporary, Unknown
 from paceline.pacing.lane import Release
-from paceline.pacing.settle import Policy, Verdict, settle
+from paceline.pacing.settle import LONGEST_WAIT_MS, Policy, Verdict, settle
 
 PATIENCE_S = 2.0
 """How much longer than its deadline a call may take before it is cut off from outside."""
@@ -47,6 +47,7 @@ class Attempts:
         self._chance = chance
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._patient = True
+        self.longest_wait_ms = LONGEST_WAIT_MS
         self._senders: dict[str, tuple[object, SendingAccount]] = {}
         self._policies: dict[tuple[str | None, str, str], Policy] = {}
         self.progress: Callable[[HandedOver, float, str], None] = lambda _message, _percent, _step: None
@@ -167,5 +168,7 @@ class Attempts:
         if len(self._policies) > 10_000:
             self._policies.clear()
         channel = self._directory.channels.get(message.channel)
-        made = self._policies[key] = Policy(backoff, channel is not None and channel.repeat_is_safe)
+        made = self._policies[key] = Policy(
+            backoff, channel is not None and channel.repeat_is_safe, longest_wait_ms=self.longest_wait_ms
+        )
         return made

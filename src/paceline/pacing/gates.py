@@ -22,11 +22,22 @@ class Gate:
         label: how the gate is named to people, for example ``"account a0"`` or ``"queue sms"``.
         concurrency: calls under way at most; None for any number.
         blocked_until: a wait the provider asked for, or 0.
+        asked_until: how long it wanted us to wait, where that is longer than anybody waits.
         paused: a person closed it.
         held: closed for a moment by the engine itself while its history is being read.
     """
 
-    __slots__ = ("blocked_until", "concurrency", "flying", "held", "label", "paused", "quotas", "windows")
+    __slots__ = (
+        "asked_until",
+        "blocked_until",
+        "concurrency",
+        "flying",
+        "held",
+        "label",
+        "paused",
+        "quotas",
+        "windows",
+    )
 
     def __init__(self, label: str, windows: Sequence[Window] = (), concurrency: int | None = None) -> None:
         """An open gate."""
@@ -36,6 +47,7 @@ class Gate:
         self.concurrency = concurrency
         self.flying = 0
         self.blocked_until = 0
+        self.asked_until = 0
         self.paused = False
         self.held = False
 
@@ -88,9 +100,10 @@ class Gate:
         for quota in self.quotas:
             quota.settle(spent=False)
 
-    def block(self, until: int) -> None:
-        """The provider said wait: a wait only ever extends."""
+    def block(self, until: int, asked: int | None = None) -> None:
+        """The provider said wait: a wait only ever extends. `asked` tells of one that was cut short."""
         self.blocked_until = max(self.blocked_until, until)
+        self.asked_until = max(self.asked_until, asked or 0)
 
 
 class Waiting:
