@@ -24,7 +24,14 @@ COMMITS = {
     "after-outcome": ("settle", True),
 }
 """The kind of write that a commit holds, and whether to die once it is on disk."""
-SENDING = ("before-hand-over", "after-hand-over", "before-call", "accepted", "before-outcome", "after-outcome")
+SENDING = (
+    "before-hand-over",
+    "after-hand-over",
+    "before-call",
+    "accepted",
+    "before-outcome",
+    "after-outcome",
+)
 INTAKE = ("before-intake", "after-intake")
 
 

@@ -40,7 +40,7 @@ def half_batches() -> None:
     """A batch is stored in two commits."""
     submit = sqlite_writes.Add
 
-    def patched(self: SqliteStore, rows: Sequence[Any], flows: Any, now: int) -> Any:
+    def patched(self: SqliteStore, rows: Sequence[Any], flows: Any, _now: int) -> Any:
         async def both() -> list[Added]:
             half = len(rows) // 2 or 1
             found: list[Added] = []

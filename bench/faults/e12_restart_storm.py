@@ -13,7 +13,9 @@ LEAST_S = 20.0
 def run(folder: Path, scale: Scale, broken: str) -> list[Figure]:
     seconds = max(LEAST_S, 600 * scale.size)
     # The same shape as 20 a minute and 200 an hour, but with several of its long windows in the run.
-    shrunk = [(20, 60 * seconds / 1800), (200, 3600 * seconds / 1800)] if seconds > 120 else [(4, 1.0), (16, 6.0)]
+    shrunk = (
+        [(20, 60 * seconds / 1800), (200, 3600 * seconds / 1800)] if seconds > 120 else [(4, 1.0), (16, 6.0)]
+    )
     shrunk = [(most, round(span, 3)) for most, span in shrunk]
     found = restarts(folder, seconds, SHORT, 9, scale.seed, others=[shrunk, MINUTE_AND_HOUR], broken=broken)
     windows = ", ".join(f"{count} of {limit[0]} in {limit[1]:g} s" for limit, count in found.worst.items())

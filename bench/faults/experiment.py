@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-
 RECORD = 0.1
 """From this size on a run is one for the record."""
 

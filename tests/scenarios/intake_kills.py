@@ -41,7 +41,9 @@ class Figures:
     @property
     def broken(self) -> list[str]:
         named = ("missing", "doubled", "foreign", "other_id", "partial")
-        return [f"{name}: {len(found)}, such as {found[:3]}" for name in named if (found := getattr(self, name))]
+        return [
+            f"{name}: {len(found)}, such as {found[:3]}" for name in named if (found := getattr(self, name))
+        ]
 
     def lines(self) -> list[str]:
         return [

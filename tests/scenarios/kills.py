@@ -348,9 +348,7 @@ class Storm:
 _TOLD = frozenset({"uncertain", "failed", "pending", "scheduled", "retrying"})
 
 
-def storm(
-    folder: Path, kills: int, seed: int, broken: str = "", failpoints: Sequence[str] = ()
-) -> Figures:
+def storm(folder: Path, kills: int, seed: int, broken: str = "", failpoints: Sequence[str] = ()) -> Figures:
     """Run it; see `Figures.broken`."""
     begun = time.monotonic()
     figures = Storm(folder, seed, broken=broken, failpoints=failpoints).run(kills)

@@ -144,7 +144,9 @@ class Pauses:
     def _judge_windows(self, arrivals: Sequence[Arrival]) -> None:
         senders = by_sender(arrivals)
         for woken in self.woken:
-            self.figures.wakes.append(min(a.monotonic for a in arrivals if a.began > woken) / 1e9 - woken / 1e9)
+            self.figures.wakes.append(
+                min(a.monotonic for a in arrivals if a.began > woken) / 1e9 - woken / 1e9
+            )
         for index, limits in enumerate(LIMITS):
             moments = senders.get(str(1000 + index), [])
             for limit in limits:
