@@ -218,6 +218,9 @@ def test_an_absurd_wait_is_cut_and_told() -> None:
     assert made.settlement.text == "slow down; it asked to wait 365d, which is cut to 1m (longest_wait)"
     kept = settle(message(), RateLimited(60_000), STARTED, FINISHED, policy, lambda: MIDDLE)
     assert kept.note == AccountNote("t/a", FINISHED + 60_000) and kept.settlement.text is None
+    bare = settle(message(), RateLimited(None), STARTED, FINISHED, Policy(STEADY, repeat_is_safe=False,
+                  longest_wait_ms=1000), lambda: MIDDLE)  # fmt: skip
+    assert bare.note == AccountNote("t/a", FINISHED + 1000) and bare.settlement.text is None
     gate = Account("t/a")
     gate.block(FINISHED + 60_000, FINISHED + year)
     (reason,) = gate_reasons(gate, FINISHED)

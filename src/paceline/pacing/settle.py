@@ -85,7 +85,7 @@ def settle(
                 message.recipient if scope == "recipient" else "",
                 (message.group or "") if scope == "group" else "",
             )
-            if waited < asked:
+            if wait_ms is not None and waited < asked:
                 note.asked_until = finished + asked
                 outcome = _shortened(outcome, asked, waited)
             if scope == "group" and not message.group:
