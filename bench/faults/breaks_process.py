@@ -102,6 +102,17 @@ def ignore_waits() -> None:
     Gate.block = lambda *_given: None  # type: ignore[method-assign] # that is what a break is
 
 
+def endless_waits() -> None:
+    """No wait is too long: what a provider asks for is waited, and nobody is told."""
+    policy = Attempts._policy
+
+    def patched(self: Attempts, message: Any) -> Any:
+        made = policy(self, message)
+        return attempts.Policy(made.backoff, made.repeat_is_safe, longest_wait_ms=1 << 50)
+
+    Attempts._policy = patched  # type: ignore[method-assign] # that is what a break is
+
+
 def follow_the_wall_clock() -> None:
     """Limits are reckoned by the wall clock, steps and all."""
     import time
@@ -166,7 +177,7 @@ BREAKS = {
     patch.__name__.replace("_", "-"): patch
     for patch in (
         resend_after_crash, yes_before_commit, half_batches, forget_keys, resend_unknown, short_windows,
-        forget_windows, forget_waits, ignore_waits, follow_the_wall_clock, send_expired, no_priorities,
+        forget_windows, forget_waits, ignore_waits, endless_waits, follow_the_wall_clock, send_expired, no_priorities,
         keep_sending, no_grace, endless_grace,
     )
 }  # fmt: skip
