@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from email.utils import formatdate
+from itertools import pairwise
 from pathlib import Path
 
 from tests.scenarios.foretold import moment
@@ -175,12 +176,12 @@ class Floods:
             self._judge_sender(sender, [a for a in arrivals if a.sender == sender.known_as])
 
     def _judge_sender(self, sender: Sender, arrivals: Sequence[Arrival]) -> None:
-        dates = iter(sender.dates)
-        for index, arrival in enumerate(arrivals):
+        for arrival, following in pairwise(arrivals):
             if arrival.answer != "flood":
                 continue
-            asked = next(dates) - arrival.wall / 1e9 if sender.dates else sender.kind.wait
-            late = (arrivals[index + 1].monotonic - arrival.monotonic) / 1e9 - asked
+            named = [date for date in sender.dates if date > arrival.wall / 1e9]
+            asked = named[0] - arrival.wall / 1e9 if named else sender.kind.wait
+            late = (following.monotonic - arrival.monotonic) / 1e9 - asked
             # Two clocks of two processes are read a little apart where a date is named.
             if late < (-0.005 if sender.dates else 0):
                 self.figures.inside.append(f"{sender.name} {sender.kind.name}: {-late:.3f} s early")
