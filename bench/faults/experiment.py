@@ -9,6 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+RECORD = 0.1
+"""From this size on a run is one for the record."""
+
 
 @dataclass(frozen=True)
 class Scale:
@@ -21,6 +24,10 @@ class Scale:
         """So many of `full` at this size, never fewer than `least`."""
         return max(least, round(full * self.size))
 
+    def timing(self, full: float, quick: float) -> float:
+        """A gate of time: `full` in runs for the record, `quick` where a few samples on a busy machine are all."""
+        return full if self.size >= RECORD else quick
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -30,6 +37,8 @@ class Figure:
     value: str
     gate: str
     passed: bool
+    timing: bool = False
+    """Hangs on how busy the machine is: where it alone fails, a broken variant has not been noticed."""
 
 
 Run = Callable[[Path, Scale, str], list[Figure]]
@@ -48,11 +57,12 @@ class Experiment:
     """Programs or rights it cannot do without, such as 'strace' or 'root'."""
 
 
-def no_more(promise: str, value: float, most: float, unit: str = "") -> Figure:
+def no_more(promise: str, value: float, most: float, unit: str = "", *, timing: bool = False) -> Figure:
     """A figure that has to be at most so much."""
-    return Figure(promise, f"{value:g}{unit}", f"<= {most:g}{unit}" if most else "0", value <= most)
+    gate = f"<= {most:g}{unit}" if most else "0"
+    return Figure(promise, f"{value:g}{unit}", gate, value <= most, timing)
 
 
-def no_less(promise: str, value: float, least: float, unit: str = "") -> Figure:
+def no_less(promise: str, value: float, least: float, unit: str = "", *, timing: bool = False) -> Figure:
     """A figure that has to be at least so much."""
-    return Figure(promise, f"{value:g}{unit}", f">= {least:g}{unit}", value >= least)
+    return Figure(promise, f"{value:g}{unit}", f">= {least:g}{unit}", value >= least, timing)

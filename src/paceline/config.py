@@ -49,6 +49,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         max_body: largest request that is read.
         in_flight: most provider calls under way at once.
         grace: how long calls in flight may finish when the process stops.
+        longest_wait: how much of a provider's 'wait so long' is waited at most.
         threads_min: threads kept for plain Python handlers.
         threads_max: most threads for plain Python handlers.
         trace_retention: how long the trace of a message is kept.
@@ -65,6 +66,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_body: int = 16 * 1024 * 1024
     in_flight: int = 2000
     grace: float = 20.0
+    longest_wait: float = 7 * 86_400.0
     threads_min: int = 10
     threads_max: int = 100
     trace_retention: float = 7 * 86_400.0
@@ -289,6 +291,7 @@ _READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "max_body": partial(_bytes, 1024, 1024**3),
     "in_flight": partial(_integer, 1, 1_000_000),
     "grace": partial(_seconds, 0, 3600),
+    "longest_wait": partial(_seconds, 1, 3650 * _DAY),
     "threads_min": partial(_integer, 1, 10_000),
     "threads_max": partial(_integer, 1, 10_000),
     "trace_retention": partial(_seconds, 60, 400 * _DAY),

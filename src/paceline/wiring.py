@@ -104,7 +104,11 @@ def make_service(
         Vault.open(settings.data / SECRET_FILE),
         random.random,
         lambda url: check_url(url, settings.outgoing_allow),
-        Options(in_flight=settings.in_flight, trace_ms=round(settings.trace_retention * 1000)),
+        Options(
+            in_flight=settings.in_flight,
+            trace_ms=round(settings.trace_retention * 1000),
+            longest_wait_ms=round(settings.longest_wait * 1000),
+        ),
         threads,
         facts or {"data": str(settings.data), "store": settings.store or FILE_NAME},
         http.close,
@@ -196,7 +200,14 @@ async def _serve(settings: Settings, handlers: Handlers | None) -> int:
 
 
 def _end(service: Service, server: "Server") -> None:
-    """Told to stop: hand nothing more over from this moment, and let the server finish its answers."""
+    """Told to stop: hand nothing more over from this moment, and let the server finish its answers.
+
+    Told a second time: wait for nobody.
+    """
+    if server.should_exit:
+        server.force_exit = True
+        service.hurry()
+        return
     service.core.dispatcher.pause()
     server.end()
 

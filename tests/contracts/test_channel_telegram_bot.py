@@ -64,7 +64,7 @@ ANSWERS: list[tuple[str, Act, Outcome]] = [
     (
         "figure of a century",
         answer(429, retry_after=3_000_000_000),
-        RateLimited(7 * 86_400_000, "account", "telegram-429", "why"),
+        RateLimited(3_000_000_000_000, "account", "telegram-429", "why"),
     ),
     (
         "refused with status 200",

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import standardwebhooks.webhooks
 
-from paceline.channels.outgoing import HttpClient, networks
+from paceline.channels.outgoing import LONGEST_WAIT_MS, HttpClient, networks
 from paceline.channels.webhook import Webhook, sign
 from paceline.model.outcomes import (
     Accepted,
@@ -78,8 +78,8 @@ ANSWERS: list[tuple[str, Act, Outcome, Outcome | None]] = [
     (
         "429 with a senseless figure",
         Reply(429, b"", {"Retry-After": "99999999999999999"}),
-        RateLimited(86_400_000, "recipient", "http-429", says(429)),
-        RateLimited(86_400_000, "account", "http-429", says(429)),
+        RateLimited(LONGEST_WAIT_MS, "recipient", "http-429", says(429)),
+        RateLimited(LONGEST_WAIT_MS, "account", "http-429", says(429)),
     ),
     (
         "429 with words",

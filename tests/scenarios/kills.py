@@ -9,6 +9,7 @@ import statistics
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from tests.scenarios.server import NotAnsweredError, Server, Witness, drained, p
 ACCOUNTS = 20
 WEBHOOKS = 0.15
 KEYED = 0.33
+PATIENCE_S = 5.0
+"""How long a process may take to come to its failpoint before it is killed from outside."""
 AHEAD = 2000
 """Clients rest while so many acknowledged messages have not reached the witness."""
 
@@ -29,6 +32,7 @@ class Figures:
 
     kills: int = 0
     kills_while_starting: int = 0
+    at_failpoints: Counter[str] = field(default_factory=Counter)
     acknowledged: int = 0
     attempted: int = 0
     taken: int = 0
@@ -69,6 +73,7 @@ class Figures:
         recovery = sorted(self.recoveries) or [0.0]
         return [
             f"kills                      {self.kills} ({self.kills_while_starting} of them while it was starting)",
+            f"of them at failpoints      {dict(self.at_failpoints)}",
             f"acknowledged               {self.acknowledged} of {self.attempted} attempted",
             f"taken by the provider      {self.taken}",
             f"lost                       {len(self.lost)}",
@@ -172,9 +177,20 @@ class Client:
 class Storm:
     """The run."""
 
-    def __init__(self, folder: Path, seed: int, clients: int = 4, limits: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        seed: int,
+        clients: int = 4,
+        *,
+        limits: tuple[str, ...] = (),
+        broken: str = "",
+        failpoints: Sequence[str] = (),
+    ) -> None:
+        """`failpoints` of `bench.faults` are the points of every second kill; the others are at random."""
         self.limits = limits
         self.seed, self.chance = seed, random.Random(seed)
+        self.broken, self.failpoints, self.point = broken, failpoints, ""
         self.folder = folder
         self.up, self.over, self.crowded = threading.Event(), threading.Event(), threading.Event()
         self.figures = Figures()
@@ -186,7 +202,10 @@ class Storm:
     def run(self, kills: int, low: float = 0.05, high: float = 0.7) -> Figures:
         """Kill so many times, each `low` to `high` seconds after it was ready."""
         latency = ("--latency", "0.005-0.02", "--seed", str(self.seed))
-        with Witness(self.folder, *latency) as self.witness, Server(self.folder) as self.server:
+        with (
+            Witness(self.folder, *latency) as self.witness,
+            Server(self.folder, broken=self.broken) as self.server,
+        ):
             self._set_up()
             try:
                 self._kill_often(kills, low, high)
@@ -219,23 +238,62 @@ class Storm:
         while True:
             self.up.set()
             since += 1
-            uncertain = self.server.count("uncertain")
-            self._note_uncertain(uncertain - known, since)
-            known, since = uncertain, 0
+            uncertain = self._count_uncertain()
+            if uncertain is not None:
+                self._note_uncertain(uncertain - known, since)
+                known, since = uncertain, 0
             if self.figures.kills >= kills:
                 return
             self._rest_when_crowded()
-            pause_of(self.chance, low, high)
+            if not self._dies_at_its_point():
+                pause_of(self.chance, low, high)
             self.up.clear()
             self._kill()
             while self.figures.kills < kills and self.chance.random() < 0.1:
                 # Once more, while it is still putting itself together.
+                self._arm("recovering" if self.failpoints and self.chance.random() < 0.5 else "")
                 self.server.spawn()
-                pause_of(self.chance, 0.1, 1.0)
+                if not self._dies_at_its_point():
+                    pause_of(self.chance, 0.1, 1.0)
                 self._kill()
                 self.figures.kills_while_starting += 1
                 since += 1
-            self.figures.recoveries.append(self.server.start())
+            since += self._start(kills)
+
+    def _start(self, kills: int) -> int:
+        """Start until it lives; how often it came to its point before it was ready."""
+        died = 0
+        while True:
+            short = 2 * self.figures.at_failpoints.total() < self.figures.kills < kills
+            self._arm(self.chance.choice(self.failpoints) if self.failpoints and short else "")
+            try:
+                self.figures.recoveries.append(self.server.start())
+                return died
+            except NotAnsweredError:
+                assert self._dies_at_its_point(), "the server does not answer"
+                self._kill()
+                died += 1
+
+    def _count_uncertain(self) -> int | None:
+        try:
+            return self.server.count("uncertain")
+        except NotAnsweredError:
+            assert self.point, "the server does not answer"
+            return None  # it is at its point already
+
+    def _arm(self, point: str) -> None:
+        """Let the next process kill itself there, at a passage that nobody chose."""
+        self.point = point
+        passage = 1 if point == "recovering" else self.chance.randint(1, 40)
+        self.server.broken = ",".join(filter(None, (self.broken, point and f"die-at={point}:{passage}")))
+
+    def _dies_at_its_point(self) -> bool:
+        """Wait for a process that is to kill itself; False where it has no point or does not come to it."""
+        assert self.server.process is not None
+        if not self.point or self.server.process.died(PATIENCE_S) is None:
+            return False
+        self.figures.at_failpoints[self.point] += 1
+        return True
 
     def _kill(self) -> None:
         self.server.kill()
@@ -300,9 +358,9 @@ class Storm:
 _TOLD = frozenset({"uncertain", "failed", "pending", "scheduled", "retrying"})
 
 
-def storm(folder: Path, kills: int, seed: int) -> Figures:
+def storm(folder: Path, kills: int, seed: int, broken: str = "", failpoints: Sequence[str] = ()) -> Figures:
     """Run it; see `Figures.broken`."""
     begun = time.monotonic()
-    figures = Storm(folder, seed).run(kills)
+    figures = Storm(folder, seed, broken=broken, failpoints=failpoints).run(kills)
     print(f"{kills} kills in {time.monotonic() - begun:.0f} s")
     return figures

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 from tests.scenarios.ledger import Arrival, Limit, read_ledger
 
@@ -41,6 +41,9 @@ class Reply:
 class Process:
     """A child whose first line that `knows` the port tells that it listens; its output is kept in a file."""
 
+    running: ClassVar[set["Process"]] = set()
+    """Started and not ended yet."""
+
     def __init__(self, command: list[str], log: Path, environment: Mapping[str, str], folder: Path) -> None:
         self.log = log
         self.port = 0
@@ -50,6 +53,7 @@ class Process:
             command, env=dict(environment), cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=self._errors,
         )  # fmt: skip
+        self.running.add(self)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -71,6 +75,13 @@ class Process:
             raise AssertionError(f"the process did not start:\n{self.log.read_text('utf-8')[-3000:]}")
         return self.port
 
+    def died(self, within: float) -> int | None:
+        """The exit code of a process that ends by itself, or None when it lives on for so long."""
+        try:
+            return self.child.wait(within)
+        except subprocess.TimeoutExpired:
+            return None
+
     def end(self, how: int, within: float = WAIT_S) -> int:
         """Send the signal and wait for the end, which is forced when the time is up; the exit code."""
         if self.child.poll() is None:
@@ -80,6 +91,7 @@ class Process:
         except subprocess.TimeoutExpired:
             self.child.kill()
             code = self.child.wait()
+        self.running.discard(self)
         self._reader.join(WAIT_S)
         self._errors.close()
         return code
@@ -186,12 +198,15 @@ class Witness:
 class Server:
     """Paceline on a data folder of its own: the same folder at every start, another port each time."""
 
-    def __init__(self, folder: Path, data: Path | None = None, prefix: tuple[str, ...] = ()) -> None:
-        """`prefix` is a command to run it under."""
+    def __init__(
+        self, folder: Path, data: Path | None = None, prefix: tuple[str, ...] = (), broken: str = ""
+    ) -> None:
+        """`prefix` is a command to run it under, `broken` names what to break in it: `bench.faults.broken`."""
         self.folder = folder
         self.data = data or folder / "data"
         self.log = folder / "server.log"
         self.prefix = prefix
+        self.broken = broken
         self.process: Process | None = None
         self.key = ""
 
@@ -207,7 +222,8 @@ class Server:
 
     def spawn(self, *more: str) -> Process:
         """Begin to start; `start` does that and waits."""
-        command = [*self.prefix, sys.executable, "-m", "paceline.cli.main", "up", "--host", "127.0.0.1"]
+        program = ["bench.faults.broken", self.broken, "--"] if self.broken else ["paceline.cli.main"]
+        command = [*self.prefix, sys.executable, "-m", *program, "up", "--host", "127.0.0.1"]
         given = ["--port", "0", "--data", str(self.data), *more]
         environment = clean_environment() | {"PACELINE_OUTGOING_ALLOW": "127.0.0.0/8"}
         self.process = Process([*command, *given], self.log, environment, self.folder)

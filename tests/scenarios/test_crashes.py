@@ -94,6 +94,26 @@ def test_a_message_is_in_one_hand_however_people_move_it(tmp_path: Path) -> None
     assert turn > 3
 
 
+def test_a_batch_is_stored_whole_or_not_at_all(tmp_path: Path) -> None:
+    """It dies before its second commit of new messages, and right after its first one."""
+    with Witness(tmp_path) as witness, Server(tmp_path) as server:
+        for point, expected in (("before-intake:2", 0), ("after-intake:1", 3500)):
+            server.start()
+            server.account("bot", witness, 1000, enabled=False)
+            server.stop()
+            server.broken = f"die-at={point}"
+            server.start()
+            if not expected:
+                server.send(**text_body("bot", "the first commit"))
+            with pytest.raises(NotAnsweredError):
+                server.api("POST", "/messages/batch", {"messages": [text_body("bot", "b")] * 3500})
+            server.kill()
+            server.broken = ""
+            server.start()
+            assert server.count("pending") == expected + 1
+            server.stop()
+
+
 def test_a_killed_server_answers_nothing(tmp_path: Path) -> None:
     with Server(tmp_path) as server:
         server.start()

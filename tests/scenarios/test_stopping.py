@@ -49,6 +49,27 @@ def test_a_call_longer_than_the_grace_is_told_as_uncertain(tmp_path: Path) -> No
         assert witness.report()["arrived"] == 1
 
 
+def test_who_is_told_twice_waits_for_no_call(tmp_path: Path) -> None:
+    """The grace is longer than anybody here waits: only the second signal can end the calls."""
+    with Witness(tmp_path) as witness, Server(tmp_path) as server:
+        server.start("--set", "grace=3600")
+        server.account("bot", witness, 1000, concurrency=2)
+        witness.behave("", hold=True)
+        ids = server.send_all([text_body("bot", f"m{n}") for n in range(5)])
+        witness.wait(open=2)
+        assert server.process is not None
+        server.process.child.send_signal(signal.SIGTERM)
+        until(lambda: not _answers(server), "it takes no connection any more")
+        assert server.process.child.poll() is None
+        assert server.stop() == 0
+        witness.release()
+        server.start()
+        drained(server, 20)
+        states = [server.get(id_)["state"] for id_ in ids]
+        assert states == ["uncertain", "uncertain", "completed", "completed", "completed"]
+        assert witness.report()["twice"] == 0
+
+
 def test_a_second_process_on_the_same_data_is_refused_and_told_by_whom(tmp_path: Path) -> None:
     (tmp_path / "second").mkdir()
     with Server(tmp_path) as first, Server(tmp_path / "second", first.data) as second:

@@ -14,12 +14,13 @@ at random, so a sender cannot rely on either.
                                    calls being held), or when the time is up
     POST /behave                   {"sender": "1000" or "", "latency": [low, high], "fail": share, "cut": share,
                                    "drop": share, "hang": share, "flood_every": N, "flood_for": S, "flood_next": S,
-                                   "hold": true}: replaces the behaviour towards one sender, or towards all others
+                                   "says": text, "hold": true}: replaces the behaviour towards one sender, or towards all others
     POST /release                  answer the calls that are held, and hold no more
 
 Behaviours: `fail` answers 500 without taking the message, `drop` cuts the connection without taking it, `cut`
 takes it and cuts, `hang` takes it and never answers, `hold` takes it and answers when it is released, a flood is
-a 429 with `retry_after`. A request that was begun after such an answer and arrives within the wait is counted.
+a 429 with `retry_after` (or with what it `says` instead, word for word; '' for nothing). A request that was
+begun after such an answer and arrives within the wait is counted.
 """
 
 import argparse
@@ -50,6 +51,7 @@ class Behaviour:
     flood_every: int = 0
     flood_for: float = 2.0
     flood_next: float = 0.0
+    says: str | None = None
     hold: bool = False
 
 
@@ -271,7 +273,11 @@ class Connection:
             told = {"ok": False, "error_code": 429, "description": "Too Many Requests",
                     "parameters": {"retry_after": seconds}}  # fmt: skip
             known = self.books.senders[sender]
-            await self._send(429, told, {"Retry-After": str(seconds)})
+            says = self.books.behaviour(sender).says
+            if says is not None:
+                told["parameters"] = {"retry_after": int(says)} if says.lstrip("-").isdigit() else {}
+            header = str(seconds) if says is None else says
+            await self._send(429, told, {"Retry-After": header} if header else {})
             known.told_at = known.told_at or time.monotonic_ns()
         elif request.path.startswith("/bot"):
             await self._send(200, {"ok": True, "result": {"message_id": self.books.arrived, "text": text}})

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paceline.model.backoff import Backoff, Delays, Exponential, Fixed
+from paceline.model.checks import print_time
 from paceline.model.messages import AccountNote, HandedOver
 from paceline.model.outcomes import (
     Accepted,
@@ -22,6 +23,8 @@ from paceline.model.outcomes import (
     Unknown,
 )
 from paceline.model.states import State
+from paceline.pacing.forecast import gate_reasons
+from paceline.pacing.lane import Account
 from paceline.pacing.settle import TEXT_MAX, Policy, Verdict, delay, settle
 from tests.unit.simulated import START, Answer, Simulated
 
@@ -208,3 +211,23 @@ def test_jitter_spreads_what_failed_together() -> None:
     assert min(waits) < 9050
     assert max(waits) > 10_950
     assert 9950 < sum(waits) / len(waits) < 10_050
+
+
+def test_an_absurd_wait_is_cut_and_told() -> None:
+    policy = Policy(STEADY, repeat_is_safe=False, longest_wait_ms=60_000)
+    year = 365 * 86_400_000
+    made = settle(message(), RateLimited(year, text="slow down"), STARTED, FINISHED, policy, lambda: MIDDLE)
+    assert made.note == AccountNote("t/a", FINISHED + 60_000, asked_until=FINISHED + year)
+    assert made.settlement.text == "slow down; it asked to wait 365d, which is cut to 1m (longest_wait)"
+    kept = settle(message(), RateLimited(60_000), STARTED, FINISHED, policy, lambda: MIDDLE)
+    assert kept.note == AccountNote("t/a", FINISHED + 60_000) and kept.settlement.text is None
+    bare = settle(message(), RateLimited(None), STARTED, FINISHED, Policy(STEADY, repeat_is_safe=False,
+                  longest_wait_ms=1000), lambda: MIDDLE)  # fmt: skip
+    assert bare.note == AccountNote("t/a", FINISHED + 1000) and bare.settlement.text is None
+    gate = Account("t/a")
+    gate.block(FINISHED + 60_000, FINISHED + year)
+    (reason,) = gate_reasons(gate, FINISHED)
+    assert reason.until == FINISHED + 60_000
+    assert print_time(FINISHED + year) in reason.text and "longest_wait" in reason.text
+    retried = settle(message(), Temporary("503", "", year), STARTED, FINISHED, policy, lambda: MIDDLE)
+    assert retried.settlement.due_at == FINISHED + 60_000

@@ -19,6 +19,7 @@ from paceline.channels.addresses import Networks, check_url, may_reach_text, net
 from paceline.model.outcomes import Accepted, Outcome, Temporary
 
 __all__ = [
+    "LONGEST_WAIT_MS",
     "UNREADABLE",
     "Answer",
     "HttpClient",
@@ -46,6 +47,9 @@ PER_HOST: Final = 512
 
 UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What reading an answer as JSON may raise: it is not JSON, not UTF-8, or nested without end."""
+
+LONGEST_WAIT_MS: Final = 36_500 * 86_400_000
+"""A century: longer waits are told as this long. How much of a wait is waited is decided elsewhere."""
 
 _NEVER_CEIL: Final = 1e9  # aiohttp rounds time-outs up to whole seconds from here on: past our deadline
 _SECONDS = re.compile(r"\s*([0-9]{1,18})(?:\.[0-9]*)?\s*", re.ASCII)
@@ -281,8 +285,8 @@ async def _read(response: aiohttp.ClientResponse) -> Answer:
     return Answer(response.status, response.headers, body, whole)
 
 
-def retry_after_ms(headers: Mapping[str, str], now_ms: int, most_ms: int = 86_400_000) -> int | None:
-    """What ``Retry-After`` asks for (RFC 9110, section 10.2.3: seconds or a date), from 1 s to `most_ms`.
+def retry_after_ms(headers: Mapping[str, str], now_ms: int) -> int | None:
+    """What ``Retry-After`` asks for (RFC 9110, section 10.2.3: seconds or a date), at least 1 s.
 
     None where the header is missing or makes no sense.
     """
@@ -298,4 +302,4 @@ def retry_after_ms(headers: Mapping[str, str], now_ms: int, most_ms: int = 86_40
             wait = math.ceil(moment.timestamp() * 1000) - now_ms
         except (ValueError, TypeError, OverflowError):
             return None
-    return max(1000, min(wait, most_ms))
+    return max(1000, min(wait, LONGEST_WAIT_MS))

@@ -11,6 +11,7 @@ from yarl import URL
 
 from paceline.channels.base import Channel, Outgoing, SendingAccount, Setting
 from paceline.channels.outgoing import (
+    LONGEST_WAIT_MS,
     UNREADABLE,
     Answer,
     HttpClient,
@@ -39,7 +40,6 @@ LONGEST_TEXT: Final = 4096
 """UTF-16 code units, counted after entities are parsed (Bot API, sendMessage, field text)."""
 
 _MOST_MARKED_UP: Final = 4 * LONGEST_TEXT  # as typed, with mark-up that does not count
-_LONGEST_WAIT_MS: Final = 7 * 86_400_000
 _TOKEN = re.compile(r"[0-9]{1,20}:[A-Za-z0-9_-]{1,128}", re.ASCII)
 _CHAT = re.compile(r"-?[1-9][0-9]{0,18}|@[A-Za-z][A-Za-z0-9_]{3,31}", re.ASCII)
 _MARK_UP = re.compile(r"[<&*_`\[~|\\]")
@@ -205,10 +205,10 @@ def read_answer(answer: Answer, secrets: tuple[str, ...] = ()) -> Outcome:
 
 
 def _wait(seconds: object) -> int | None:
-    """A ``retry_after`` in milliseconds, at most a week; None for a figure that makes no sense."""
+    """A ``retry_after`` in milliseconds; None for a figure that makes no sense."""
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds < 1e12:
         return None
-    return min(math.ceil(seconds * 1000), _LONGEST_WAIT_MS)
+    return min(math.ceil(seconds * 1000), LONGEST_WAIT_MS)
 
 
 def _has_seconds(headers: Mapping[str, str]) -> bool:

@@ -19,7 +19,8 @@ def up(
     config: Path | None = None,
     setting: Annotated[list[str] | None, Parameter(name="--set", negative="", consume_multiple=False)] = None,
 ) -> int:
-    """Start the server. It runs until Ctrl-C, lets calls in flight finish, and loses nothing.
+    """Start the server. It runs until Ctrl-C, lets calls in flight finish, and loses nothing. A second Ctrl-C
+    does not wait for them: messages whose channel cannot repeat safely are then told as uncertain.
 
     On first start it makes an admin key and prints the path of its file. Every setting can also be given as
     environment PACELINE_NAME or in paceline.toml.

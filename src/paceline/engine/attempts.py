@@ -17,7 +17,7 @@ from paceline.model.ids import to_text
 from paceline.model.messages import HandedOver
 from paceline.model.outcomes import Accepted, Outcome, Temporary, Unknown
 from paceline.pacing.lane import Release
-from paceline.pacing.settle import Policy, Verdict, accept, settle
+from paceline.pacing.settle import LONGEST_WAIT_MS, Policy, Verdict, accept, settle
 
 PATIENCE_S = 2.0
 """How much longer than its deadline a call may take before it is cut off from outside."""
@@ -48,6 +48,8 @@ class Attempts:
         self._chance = chance
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._deadlines = Deadlines(self._cut_off)
+        self._patient = True
+        self.longest_wait_ms = LONGEST_WAIT_MS
         self._senders: dict[str, tuple[object, SendingAccount]] = {}
         self._policies: dict[tuple[str | None, str, str, str | None], Policy] = {}
         self.progress: Callable[[HandedOver, float, str], None] = lambda _message, _percent, _step: None
@@ -62,8 +64,8 @@ class Attempts:
         self._tasks[message.id] = task
 
     async def drain(self, grace: float) -> None:
-        """Let every call end by itself for `grace` seconds, then cut off the rest."""
-        if self._tasks:
+        """Let every call end by itself for `grace` seconds, or until `cut`; then cut off the rest."""
+        if self._tasks and self._patient:
             await asyncio.wait(set(self._tasks.values()), timeout=grace)
         left = set(self._tasks.values())
         for task in left:
@@ -72,6 +74,12 @@ class Attempts:
             _, hung = await asyncio.wait(left, timeout=PATIENCE_S)
             for _ in hung:
                 log.error("a call ignored its cancellation and was left behind")
+
+    def cut(self) -> None:
+        """Cut off every call now, and those that begin later when the rest is drained."""
+        self._patient = False
+        for task in self._tasks.values():
+            task.cancel()
 
     async def _run(self, message: HandedOver, release: Release, over: Callable[[Ended], None]) -> None:
         started = self._clock.now()
@@ -159,5 +167,9 @@ class Attempts:
         if len(self._policies) > 10_000:
             self._policies.clear()
         channel = self._directory.channels.get(message.channel)
-        made = self._policies[key] = Policy(backoff, channel is not None and channel.may_repeat(message.kind))
+        made = self._policies[key] = Policy(
+            backoff,
+            channel is not None and channel.may_repeat(message.kind),
+            longest_wait_ms=self.longest_wait_ms,
+        )
         return made

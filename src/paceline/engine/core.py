@@ -29,6 +29,7 @@ from paceline.model.messages import Entry, FlowKey, HandedOver, NewMessage, Sett
 from paceline.model.states import State
 from paceline.pacing.agenda import Agenda
 from paceline.pacing.scopes import Scopes
+from paceline.pacing.settle import LONGEST_WAIT_MS
 from paceline.stores.base import Store, StoredMessage
 
 log = structlog.get_logger("paceline")
@@ -40,10 +41,13 @@ PROGRESS = 10_000
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """What the engine is told by the settings: calls under way at most, trace retention in milliseconds."""
+    """What the engine is told by the settings: calls under way at most, trace retention and the longest flood
+    wait in milliseconds.
+    """
 
     in_flight: int = 2000
     trace_ms: int = 7 * 86_400_000
+    longest_wait_ms: int = LONGEST_WAIT_MS
 
 
 class Core:
@@ -69,6 +73,7 @@ class Core:
         self.figures = Figures(clock)
         self.happenings = Happenings(self.bus, self.figures)
         self.attempts = Attempts(self.directory, clock, chance)
+        self.attempts.longest_wait_ms = options.longest_wait_ms
         self.dispatcher = Dispatcher(
             store, self.agenda, clock, self.attempts, self.happenings, options.in_flight
         )

@@ -259,7 +259,7 @@ class Dispatcher:
             if value:
                 self.agenda.block(note.account, kind, value, note.flood_until)
                 return
-        account.block(note.flood_until)
+        account.block(note.flood_until, note.asked_until)
 
     async def _settle(self) -> None:
         """Write endings until there are none left: what ends during one commit goes into the next."""

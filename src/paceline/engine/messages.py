@@ -23,6 +23,7 @@ from paceline.stores.base import Filter
 
 MAX_BATCH = 10_000
 CHUNK = 1000
+"""Messages of a batch that are looked at before others get their turn."""
 _LABELS = {int(state): state.label for state in State}
 _FINAL = ENDED | {State.UNCERTAIN}
 
@@ -86,6 +87,8 @@ class Messages:
     ) -> dict[str, Any]:
         """Take up to 10,000 messages in. Bad ones are reported by index and hold nothing back.
 
+        The good ones are stored together: all of them are on disk, or, whatever happens, none is.
+
         Raises:
             InvalidError: the batch as a whole is wrong (empty, too many, defaults that are no object).
         """
@@ -99,14 +102,15 @@ class Messages:
         batch = core.ids.next(core.clock.now())
         accepted: list[dict[str, Any]] = []
         rejected: list[dict[str, Any]] = []
-        for start in range(0, len(bodies), CHUNK):
-            prepared: list[tuple[int, Prepared]] = []
-            for index, body in enumerate(bodies[start : start + CHUNK], start):
-                try:
-                    prepared.append((index, self._prepare(caller, body, defaults, batch)))
-                except InvalidError as error:
-                    rejected.append({"index": index, "errors": problems_view(error)})
-            await self._add_chunk(prepared, accepted, rejected)
+        prepared: list[tuple[int, Prepared]] = []
+        for index, body in enumerate(bodies):
+            try:
+                prepared.append((index, self._prepare(caller, body, defaults, batch)))
+            except InvalidError as error:
+                rejected.append({"index": index, "errors": problems_view(error)})
+            if index % CHUNK == CHUNK - 1:
+                await asyncio.sleep(0)
+        await self._add_batch(prepared, accepted, rejected)
         return {"batch": ids.to_text(batch), "accepted": accepted, "rejected": rejected}
 
     def _prepare(self, caller: Caller, body: Any, defaults: Mapping[str, Any] | None, batch: int) -> Prepared:
@@ -119,7 +123,7 @@ class Messages:
         core = self._core
         return core.intake.prepare(body, self._tenant(caller, body), core.clock.now(), batch)
 
-    async def _add_chunk(
+    async def _add_batch(
         self,
         prepared: list[tuple[int, Prepared]],
         accepted: list[dict[str, Any]],

@@ -100,6 +100,10 @@ class Service:
         self._open = True
         return first
 
+    def hurry(self) -> None:
+        """Cut off the calls under way: whoever closes, or will, waits for no answer. They are told as uncertain."""
+        self.core.attempts.cut()
+
     async def close(self, grace: float) -> None:
         """Take nothing more, let calls in flight end within `grace` seconds, settle, close the store."""
         self._open = False

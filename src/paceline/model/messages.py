@@ -156,7 +156,7 @@ class AccountNote(msgspec.Struct, array_like=True, gc=False):
     """What an outcome says about its account, durable with the settlement that learned it.
 
     `flood_until`: nothing may be sent on the account (or to `recipient` / in `group`) before this moment;
-    a later one wins. `stopped`: the provider refuses the account; the text says why. None leaves it be,
+    a later one wins. `asked_until`: the provider wanted more than is waited; told, not stored. `stopped`: the provider refuses the account; the text says why. None leaves it be,
     and an empty `stopped` clears it.
     """
 
@@ -165,6 +165,7 @@ class AccountNote(msgspec.Struct, array_like=True, gc=False):
     recipient: str = ""
     group: str = ""
     stopped: str | None = None
+    asked_until: int | None = None
 
 
 class Revision(msgspec.Struct, array_like=True, gc=False):

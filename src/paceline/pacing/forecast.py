@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from paceline.model.checks import print_time
 from paceline.model.messages import NOBODY
 from paceline.pacing.flows import Flow
 from paceline.pacing.gates import Gate, SharedGate
@@ -93,7 +94,10 @@ def gate_reasons(gate: Gate, now: int) -> list[Reason]:
     if isinstance(gate, Account) and gate.stopped:
         found.append(Reason("stopped", f"{gate.label} was refused by the provider: {gate.stopped}", None))
     if gate.blocked_until > now:
-        found.append(Reason("flood-wait", f"the provider asked {gate.label} to wait", gate.blocked_until))
+        text = f"the provider asked {gate.label} to wait"
+        if gate.asked_until > gate.blocked_until:
+            text += f" until {print_time(gate.asked_until)}; no wait is longer than longest_wait"
+        found.append(Reason("flood-wait", text, gate.blocked_until))
     found += [_window_reason(gate, w, opens) for w in gate.windows if (opens := w.opens(now)) > now]
     found += [
         Reason("quota", f"{gate.label} has used its {q.maximum} of this {q.period}", opens)

@@ -24,11 +24,13 @@ class Gate:
         label: how the gate is named to people, for example ``"account a0"`` or ``"queue sms"``.
         concurrency: calls under way at most; None for any number.
         blocked_until: a wait the provider asked for, or 0.
+        asked_until: how long it wanted us to wait, where that is longer than anybody waits.
         paused: a person closed it, or nothing can be sent behind it; `pause_text` tells which.
         held: closed for a moment by the engine itself while its history is being read.
     """
 
     __slots__ = (
+        "asked_until",
         "blocked_until",
         "concurrency",
         "flying",
@@ -48,6 +50,7 @@ class Gate:
         self.concurrency = concurrency
         self.flying = 0
         self.blocked_until = 0
+        self.asked_until = 0
         self.paused = False
         self.pause_text = PAUSED
         self.held = False
@@ -101,9 +104,10 @@ class Gate:
         for quota in self.quotas:
             quota.settle(spent=False)
 
-    def block(self, until: int) -> None:
-        """The provider said wait: a wait only ever extends."""
+    def block(self, until: int, asked: int | None = None) -> None:
+        """The provider said wait: a wait only ever extends. `asked` tells of one that was cut short."""
         self.blocked_until = max(self.blocked_until, until)
+        self.asked_until = max(self.asked_until, asked or 0)
 
 
 class Waiting:

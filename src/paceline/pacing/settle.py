@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from paceline.model.backoff import Backoff, Delays, Exponential, Fixed
+from paceline.model.durations import format_duration
 from paceline.model.messages import AccountNote, HandedOver, Settlement
 from paceline.model.outcomes import (
     Accepted,
@@ -22,16 +23,21 @@ from paceline.model.states import Event, State, after
 FLOOD_WITHOUT_FIGURE_MS = 60_000
 HELD_MS = 30_000
 """How soon a message is looked at again that this process could not even try."""
+LONGEST_WAIT_MS = 7 * 86_400_000
 TEXT_MAX = 2000
 """Characters kept of a provider's own words."""
 
 
 class Policy(msgspec.Struct, frozen=True):
-    """What the settings of queue and channel say about repeating."""
+    """What the settings say about repeating and waiting.
+
+    `flood_ms` is waited where a provider names no figure, `longest_wait_ms` at most where it names an absurd one.
+    """
 
     backoff: Backoff
     repeat_is_safe: bool
     flood_ms: int = FLOOD_WITHOUT_FIGURE_MS
+    longest_wait_ms: int = LONGEST_WAIT_MS
 
 
 class Verdict(msgspec.Struct, frozen=True, gc=False):
@@ -70,13 +76,17 @@ def settle(
         case Accepted():
             return accept(message, outcome, started, finished)
         case RateLimited(wait_ms, scope):
-            until = finished + (policy.flood_ms if wait_ms is None else wait_ms)
+            asked = policy.flood_ms if wait_ms is None else wait_ms
+            waited = min(asked, policy.longest_wait_ms)
             note = AccountNote(
                 message.account,
-                until,
+                finished + waited,
                 message.recipient if scope == "recipient" else "",
                 (message.group or "") if scope == "group" else "",
             )
+            if wait_ms is not None and waited < asked:
+                note.asked_until = finished + asked
+                outcome = _shortened(outcome, asked, waited)
             if scope == "group" and not message.group:
                 note.recipient = message.recipient  # a chat without a group label is its recipient
             return Verdict(_made(message, Event.GIVE_BACK, outcome, started, finished), note, spent=False)
@@ -84,7 +94,17 @@ def settle(
             return Verdict(_held(message, outcome, started, finished), None, spent=False)
         case Temporary(_, _, wait_ms):
             return Verdict(
-                _again(message, outcome, started, finished, policy, chance, wait_ms or 0), None, spent=False
+                _again(
+                    message,
+                    outcome,
+                    started,
+                    finished,
+                    policy,
+                    chance,
+                    min(wait_ms or 0, policy.longest_wait_ms),
+                ),
+                None,
+                spent=False,
             )
         case Permanent():
             made = _made(message, Event.REFUSE, outcome, started, finished, attempts=message.attempts + 1)
@@ -120,6 +140,13 @@ def accept(message: HandedOver, outcome: Accepted, started: int, finished: int) 
         None if result is None else _json(result),
     )  # fmt: skip
     return Verdict(made, None, spent=True)
+
+
+def _shortened(outcome: RateLimited, asked: int, waited: int) -> RateLimited:
+    told = (
+        f"it asked to wait {format_duration(asked)}, which is cut to {format_duration(waited)} (longest_wait)"
+    )
+    return msgspec.structs.replace(outcome, text=f"{outcome.text}; {told}" if outcome.text else told)
 
 
 WITHHELD = "Withheld"
