@@ -1,0 +1,71 @@
+"""What the disk experiments take out of the server, one guard each; and a small log, so that a short run sees all."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from paceline.engine import secrets
+from paceline.model.messages import Added
+from paceline.stores import sqlite_checkpoint, sqlite_schema, sqlite_writer
+from paceline.stores.sqlite_writer import Call, Kind, Writer
+
+
+def small_log() -> None:
+    """No break: checkpoints and new logs come after dozens of pages, not thousands."""
+    sqlite_checkpoint.PAGES = sqlite_writer.PAGES = 200
+    sqlite_writer._IDLE_CHECKPOINT_PAGES = 50
+    sqlite_writer._TRUNCATE_PAGES = 400
+
+
+def _synchronous(how: str) -> None:
+    small_log()
+    for module in (sqlite_schema,):
+        usual = module._set_up_writer
+
+        def set_up(connection: Any, usual: Callable[[Any], None] = usual) -> None:
+            usual(connection)
+            connection.pragma("synchronous", how)
+
+        module._set_up_writer = set_up
+
+
+def _mark_not_flushed() -> None:
+    small_log()
+    usual = Writer._transact
+
+    def transact(self: Writer, calls: Sequence[Call]) -> Exception | None:
+        marks = all(call.kind in {Kind.HAND_OVER, Kind.SETTLE} for call in calls)
+        self._session.connection.pragma("synchronous", "normal" if marks else "full")
+        return usual(self, calls)
+
+    Writer._transact = transact
+
+
+def _ack_before_commit() -> None:
+    small_log()
+    usual = Writer.submit
+
+    def submit(self: Writer, kind: Kind, work: Any, rows: int) -> asyncio.Future[Any]:
+        future = usual(self, kind, work, rows)
+        if kind is not Kind.ADD:
+            return future
+        early: asyncio.Future[Any] = self._loop.create_future()
+        early.set_result([Added(row.id) for row in work.rows])
+        return early
+
+    Writer.submit = submit
+
+
+def _names_not_flushed() -> None:
+    small_log()
+    secrets._flush_names = lambda _folder: None
+
+
+BREAKS: dict[str, Callable[[], None]] = {
+    "small-log": small_log,
+    "flush-never": lambda: _synchronous("off"),
+    "flush-at-checkpoints": lambda: _synchronous("normal"),
+    "mark-not-flushed": _mark_not_flushed,
+    "names-not-flushed": _names_not_flushed,
+    "ack-before-commit": _ack_before_commit,
+}
