@@ -17,7 +17,7 @@ from pathlib import Path
 import apsw
 
 from bench.faults.experiment import Experiment, Figure, Scale, no_less, no_more
-from bench.faults.replay import Disk, play
+from bench.faults.replay import MODES, Disk, play
 from bench.faults.syscalls import Call, read, tracing
 from bench.faults.variant import Variant
 from paceline.model.ids import from_text
@@ -92,24 +92,24 @@ def run(folder: Path, scale: Scale, breaking: str) -> list[Figure]:
     calls = list(read(trace, folder / "data"))
     found, chance = Judgement(), random.Random(scale.seed)
     last = max(call.end for call in calls)
-    # Twice as many moments in the first start as its share: that is where files are made.
+    # Some moments of their own for the first start: that is where files are made.
     first = next(call.end for call in calls if b"HTTP/1.1" in call.data)
     points = scale.count(POINTS, 60)
-    moments = sorted(
-        [chance.randrange(first) for _ in range(points // 10)]
-        + [chance.randrange(first, last) for _ in range(points - points // 10)]
-    )
-    starts = {m for m in moments if chance.random() < scale.count(STARTS, 4) / points}
+    moments = [(chance.randrange(first), chance.choice(MODES)) for _ in range(points // 10)]
+    moments += [(chance.randrange(first, last), chance.choice(MODES)) for _ in range(points - points // 10)]
+    starts = set(chance.sample(moments, scale.count(STARTS, 3)))
     # The few steps in which the keys are written come up too seldom by chance, and each has to be survived.
-    keys = [c for c in calls if ".key" in c.path or (c.name == "sync" and c.path == str(folder / "data"))]
-    steps = [c.end + 1 for c in keys for _ in range(scale.count(20))]
-    steps += [max(c.end for c in keys) + chance.randrange(1, 80) for _ in range(scale.count(80, 8))]
-    starts.update(steps)
-    moments = sorted([*moments, *steps])
+    early = [call for call in calls if call.end < first]
+    keys = [c for c in early if ".key" in c.path or (c.name == "sync" and c.path == str(folder / "data"))]
+    steps = [(c.end + 1, mode) for c in keys for mode in MODES]
+    behind = max(c.end for c in keys)
+    starts.update(chance.sample(steps, min(len(steps), scale.count(60, 4))))
+    starts.update((behind + chance.randrange(20, 60), "gone") for _ in range(scale.count(20, 2)))
+    moments = sorted(starts.union(moments, steps))
     with tempfile.TemporaryDirectory(dir=_fast_disk(folder)) as images:
-        for moment, image, told in _images(calls, moments, Path(images), folder / "data", chance):
+        for step, image, told in _images(calls, moments, Path(images), folder / "data", chance):
             _judge(found, image / FILE_NAME, told, texts)
-            if moment in starts:
+            if step in starts:
                 _judge_start(found, folder / f"start-{found.points}", image, told, witness_port)
     trace.unlink()
     return found.figures()
@@ -167,20 +167,20 @@ def _send(server: Server, port: int, number: int, count: int) -> None:
 
 
 def _images(
-    calls: list[Call], moments: list[int], into: Path, root: Path, chance: random.Random
-) -> Iterator[tuple[int, Path, Told]]:
-    wanted, told, number = iter([*moments, 1 << 60]), Told(), 0
-    moment, last = next(wanted), (Disk(), list[Call]())
+    calls: list[Call], moments: list[tuple[int, str]], into: Path, root: Path, chance: random.Random
+) -> Iterator[tuple[tuple[int, str], Path, Told]]:
+    wanted, told, number = iter([*moments, (1 << 60, "")]), Told(), 0
+    (moment, mode), last = next(wanted), (Disk(), list[Call]())
     for place, disk, said in play(calls):
         while place > moment:
             # The state before this step is what the disk was at that moment; `play` steps once for each line.
             image = into / str(number)
             image.mkdir()
             told.learn(last[1])
-            last[0].cut(image, root, chance)
-            yield moment, image, told
+            last[0].cut(image, root, chance, mode)
+            yield (moment, mode), image, told
             shutil.rmtree(image)
-            moment, number = next(wanted), number + 1
+            (moment, mode), number = next(wanted), number + 1
         last = (disk, said)
 
 

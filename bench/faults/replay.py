@@ -80,9 +80,8 @@ class Disk:
         for change in self.changes.pop(call.path, ()):
             self._make_certain(self.certain, change)
 
-    def cut(self, into: Path, root: Path, chance: random.Random) -> str:
-        """Write what a power cut at this moment may leave behind; which way was chosen."""
-        mode = chance.choice(MODES)
+    def cut(self, into: Path, root: Path, chance: random.Random, mode: str) -> None:
+        """Write what a power cut at this moment may leave behind; `mode` is one of `MODES`."""
         names = dict(self.certain)
         for changes in self.changes.values():
             # File systems keep the order of names: those up to some point are there.
@@ -96,7 +95,6 @@ class Disk:
             target = into / Path(path).relative_to(root)
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content)
-        return mode
 
     def _name(self, path: str, inode: Inode | None) -> None:
         if inode is None:
