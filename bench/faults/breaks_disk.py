@@ -61,11 +61,38 @@ def _names_not_flushed() -> None:
     secrets._flush_names = lambda _folder: None
 
 
+def _errors_are_success() -> None:
+    small_log()
+    usual = Writer._serve
+
+    def serve(self: Writer, calls: list[Call]) -> None:
+        usual(self, calls)
+        for call in calls:
+            if call.kind is Kind.ADD and isinstance(call.answer, Exception):
+                call.answer = [Added(row.id) for row in call.work.rows]
+
+    Writer._serve = serve
+
+
+def _no_going_on() -> None:
+    usual = Writer._transact
+    broken: list[Exception] = []
+
+    def transact(self: Writer, calls: Sequence[Call]) -> Exception | None:
+        if not broken and (error := usual(self, calls)) is not None:
+            broken.append(error)
+        return broken[0] if broken else None
+
+    Writer._transact = transact
+
+
 BREAKS: dict[str, Callable[[], None]] = {
     "small-log": small_log,
     "flush-never": lambda: _synchronous("off"),
     "flush-at-checkpoints": lambda: _synchronous("normal"),
     "mark-not-flushed": _mark_not_flushed,
+    "errors-are-success": _errors_are_success,
+    "no-going-on": _no_going_on,
     "names-not-flushed": _names_not_flushed,
     "ack-before-commit": _ack_before_commit,
 }

@@ -3,6 +3,9 @@
 A write is certain once a flush of its file, begun after the write had ended, has ended itself. A name is certain
 once its folder was flushed. Everything else is one of three things at a cut: gone, there up to some point, or
 there in any sectors of 512 bytes, which is what disks promise to write whole.
+
+After a flush that failed nothing helps what it should have flushed: the system takes those pages for clean, and a
+later flush that succeeds says nothing about them. They are kept or lost then and there, for good.
 """
 
 import random
@@ -36,7 +39,8 @@ class _Name:
 class Disk:
     """The files below one folder."""
 
-    def __init__(self) -> None:
+    def __init__(self, chance: random.Random) -> None:
+        self.chance = chance
         self.names: dict[str, Inode] = {}
         self.certain: dict[str, Inode] = {}
         self.changes: dict[str, list[_Name]] = {}
@@ -69,20 +73,22 @@ class Disk:
 
     def end(self, call: Call) -> None:
         """A call has ended: a flush has made certain what ended before it began."""
-        if call.name != "sync":
+        if call.name not in {"sync", "failed sync"}:
             return
         if call.path in self.names:
             inode = self.names[call.path]
             done = [each for each in inode.pending if each.end < call.begin]
             inode.pending = [each for each in inode.pending if each.end >= call.begin]
-            for each in done:
+            for each in done if call.name == "sync" else _kept(done, "sectors", self.chance):
                 _apply(inode.content, each)
+        if call.name == "failed sync":
+            return
         for change in self.changes.pop(call.path, ()):
             self._make_certain(self.certain, change)
 
-    def cut(self, into: Path, root: Path, chance: random.Random, mode: str) -> None:
+    def cut(self, into: Path, root: Path, mode: str) -> None:
         """Write what a power cut at this moment may leave behind; `mode` is one of `MODES`."""
-        names = dict(self.certain)
+        names, chance = dict(self.certain), self.chance
         for changes in self.changes.values():
             # File systems keep the order of names: those up to some point are there.
             count = 0 if mode == "gone" else chance.randint(0, len(changes))
@@ -143,7 +149,7 @@ def _apply(content: bytearray, call: Call) -> None:
         content.extend(bytes(call.size - len(content)))
 
 
-def play(calls: Iterable[Call]) -> Iterator[tuple[int, Disk, list[Call]]]:
+def play(calls: Iterable[Call], chance: random.Random) -> Iterator[tuple[int, Disk, list[Call]]]:
     """The disk after each step of the trace, with the sockets' calls that began so far.
 
     The same objects each time: look, and do not keep.
@@ -153,7 +159,7 @@ def play(calls: Iterable[Call]) -> Iterator[tuple[int, Disk, list[Call]]]:
         [(call.begin, 0, n) for n, call in enumerate(ordered)]
         + [(call.end, 1, n) for n, call in enumerate(ordered)]
     )
-    disk, said = Disk(), list[Call]()
+    disk, said = Disk(chance), list[Call]()
     for place, ends, number in steps:
         call = ordered[number]
         if not call.path.startswith("/") and call.name == "write":

@@ -23,7 +23,7 @@ _RESULT = re.compile(r".*\) += (-?\d+)")
 
 @dataclass(slots=True)
 class Call:
-    """One system call that succeeded. `begin` and `end` are places in the trace."""
+    """One system call that succeeded, or a flush that did not. `begin` and `end` are places in the trace."""
 
     name: str
     begin: int
@@ -36,11 +36,11 @@ class Call:
     made: bool = False
 
 
-def tracing(path: Path, calls: str = CALLS) -> tuple[str, ...]:
-    """The command to run a server under."""
+def tracing(path: Path, *more: str) -> tuple[str, ...]:
+    """The command to run a server under; `more` options of strace."""
     strace = shutil.which("strace") or "strace"
-    return (strace, "-D", "-f", "-q", "-y", "-xx", "-s", "4000000", "-e", f"trace={calls}", "-e", "signal=none",
-            "-o", str(path))  # fmt: skip
+    return (strace, "-D", "-f", "-q", "-y", "-xx", "-s", "4000000", "-e", f"trace={CALLS}", "-e", "signal=none",
+            *more, "-o", str(path))  # fmt: skip
 
 
 def read(path: Path, folder: Path) -> Iterator[Call]:
@@ -62,7 +62,7 @@ def read(path: Path, folder: Path) -> Iterator[Call]:
                 begin, first = begun.pop(thread)
                 name, rest = resumed, first + rest
             result = _RESULT.match(rest)
-            if result is None or int(result[1]) < 0:
+            if result is None or (int(result[1]) < 0 and name not in {"fdatasync", "fsync"}):
                 continue
             if (call := _call(name, rest, int(result[1]))) is not None and _concerns(call, folder):
                 call.begin, call.end = begin, place
@@ -94,7 +94,7 @@ def _call(name: str, rest: str, result: int) -> Call | None:
         return None
     call = Call(name, 0, 0, _text(handle[2]))
     if name in {"fdatasync", "fsync"}:
-        call.name = "sync"
+        call.name = "sync" if result == 0 else "failed sync"
     elif name == "ftruncate":
         call.size = int(rest[handle.end() :].strip(", ").split(")")[0])
     elif name == "fallocate":
