@@ -5,8 +5,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from paceline.engine import secrets
-from paceline.model.messages import Added
+from paceline.engine.dispatcher import Dispatcher
+from paceline.model.errors import UnavailableError
+from paceline.model.messages import Added, HandedOver, Mark
+from paceline.pacing.lane import Release
 from paceline.stores import sqlite_checkpoint, sqlite_schema, sqlite_writer
+from paceline.stores.base import StoredMessage
 from paceline.stores.sqlite_writer import Call, Kind, Writer
 
 
@@ -56,6 +60,30 @@ def _ack_before_commit() -> None:
     Writer.submit = submit
 
 
+def _call_without_mark() -> None:
+    """What could not be marked is called all the same, as often as it is given out."""
+    usual = Dispatcher._hand_over
+
+    async def hand_over(self: Dispatcher, released: Sequence[Release], now: int) -> None:
+        async def mark(marks: Sequence[Mark], now: int) -> list[HandedOver]:
+            try:
+                return await store(marks, now)
+            except UnavailableError:
+                rows = {row.id: row for row in await self.store.get([m.id for m in marks])}
+                return [_as_handed_over(rows[m.id], m) for m in marks if m.id in rows]
+
+        store = type(self.store).hand_over.__get__(self.store)
+        self.store.hand_over = mark
+        await usual(self, released, now)
+
+    Dispatcher._hand_over = hand_over
+
+
+def _as_handed_over(row: StoredMessage, mark: Mark) -> HandedOver:
+    same = {name: getattr(row, name) for name in HandedOver.__struct_fields__ if hasattr(row, name)}
+    return HandedOver(**(same | {"account": mark.account, "number": row.number + 1}))
+
+
 def _names_not_flushed() -> None:
     small_log()
     secrets._flush_names = lambda _folder: None
@@ -91,6 +119,7 @@ BREAKS: dict[str, Callable[[], None]] = {
     "flush-never": lambda: _synchronous("off"),
     "flush-at-checkpoints": lambda: _synchronous("normal"),
     "mark-not-flushed": _mark_not_flushed,
+    "call-without-mark": _call_without_mark,
     "errors-are-success": _errors_are_success,
     "no-going-on": _no_going_on,
     "names-not-flushed": _names_not_flushed,
