@@ -13,6 +13,7 @@ from paceline.engine.accounts import Accounts
 from paceline.engine.actions import Actions
 from paceline.engine.core import Core, Options
 from paceline.engine.doctor import examine
+from paceline.engine.heartbeat import Heartbeat
 from paceline.engine.keys import Keys
 from paceline.engine.limits import Limits
 from paceline.engine.messages import Messages
@@ -58,6 +59,7 @@ class Service:
         self._facts = dict(facts)
         self._at_close = at_close
         self._open = False
+        self._heartbeat: Heartbeat | None = None
 
     @property
     def ready(self) -> bool:
@@ -94,6 +96,7 @@ class Service:
         first = key_file is not None and await self.keys.first(key_file)
         core.upkeep.start()
         core.dispatcher.start()
+        self._heartbeat = Heartbeat(core.attempts, core.clock)
         self._open = True
         return first
 
@@ -106,6 +109,8 @@ class Service:
             await channel.close()
         await self._at_close()
         self._threads.close()
+        if self._heartbeat is not None:
+            self._heartbeat.stop()
         await self.core.store.close()
 
     async def doctor(self) -> list[dict[str, Any]]:
