@@ -387,7 +387,7 @@ async def test_a_function_that_blocks_the_loop_is_named(
     monkeypatch.setattr(loop_watch, "LATE_S", 0.05)
     looked = threading.Event()
 
-    def named(frame: FrameType | None) -> tuple[str, str]:
+    def named(frame: FrameType | None) -> tuple[str, str, str | None]:
         found = real(frame)
         looked.set()
         return found

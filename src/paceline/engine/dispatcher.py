@@ -37,6 +37,8 @@ AHEAD = 3
 """Batches of hand-overs under way at once: one being committed, the next ones waiting for the writer."""
 AWAY_S = 0.5
 """How long to wait before asking a store again that could not write."""
+TELL_AGAIN_S = 30.0
+"""While a store stays away this is logged so often, not at each try."""
 
 _PENDING, _RETRYING = int(State.PENDING), int(State.RETRYING)
 
@@ -79,6 +81,7 @@ class Dispatcher:
         self._reading = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._commit_ms = 0.0
+        self._tell_at = 0.0
         self.starts = Starts(clock, lambda m, r: attempts.begin(m, r, self._over), self._withheld)
 
     # -- life
@@ -223,10 +226,12 @@ class Dispatcher:
 
     def _step_back(self, error: UnavailableError) -> None:
         """The store cannot write: send nothing until it can, since no hand-over could be marked."""
-        if not self.away:
+        loop = asyncio.get_running_loop()
+        if loop.time() >= self._tell_at:
+            self._tell_at = loop.time() + TELL_AGAIN_S
             log.warning("store away", reason=str(error))
         self.away = True
-        asyncio.get_running_loop().call_later(AWAY_S, self._return)
+        loop.call_later(AWAY_S, self._return)
 
     def _return(self) -> None:
         self.away = False

@@ -66,13 +66,17 @@ class LoopWatch:
                 return  # the loop is closed
             if turned.wait(LATE_S):
                 continue
-            what, where = _named(sys._current_frames().get(thread))  # noqa: SLF001 - the only way to see another thread
+            what, where, message = _named(sys._current_frames().get(thread))  # noqa: SLF001 - the only way to see another thread
+            log.error(
+                "the event loop is blocked: nothing is sent or answered until this returns",
+                by=what, at=where, message=message,
+            )  # fmt: skip
             while not turned.wait(LOOK_S) and not self._over.is_set():
                 continue
             self._note(what, where, self._clock.now() - asked)
 
     def _note(self, what: str, where: str, ms: int) -> None:
-        log.warning("the event loop was blocked: nothing else was sent meanwhile", by=what, at=where, ms=ms)
+        log.warning("the event loop turns again", by=what, at=where, blocked_ms=ms)
         known = self.blocked.get((what, where))
         if known is not None:
             known.times += 1
@@ -81,20 +85,19 @@ class LoopWatch:
             self.blocked[what, where] = Blocked(what, where, 1, ms)
 
 
-def _named(frame: FrameType | None) -> tuple[str, str]:
-    """The call that the frame belongs to, and where it is."""
+def _named(frame: FrameType | None) -> tuple[str, str, str | None]:
+    """The call that the frame belongs to, where it is, and of which message."""
     if frame is None:
-        return "this process", "unknown"
+        return "this process", "unknown", None
     where = _place(frame)
     inner: FrameType | None = frame
     while inner is not None:
         if inner.f_code is Attempts._call.__code__:  # noqa: SLF001 - where every call of a channel begins
             message = inner.f_locals["message"]
             kind = f" kind {message.kind}" if message.kind else ""
-            log.info("blocked in", message=to_text(message.id))
-            return f"channel {message.channel}{kind}", where
+            return f"channel {message.channel}{kind}", where, to_text(message.id)
         inner = inner.f_back
-    return "this process", where
+    return "this process", where, None
 
 
 def _place(frame: FrameType) -> str:
