@@ -43,14 +43,15 @@ class VirtualLoop(asyncio.BaseEventLoop):
         super().__init__()
         self._time = time
         self._chance = chance
-        self._cost_us = cost_us
-        self._coarse = coarse
+        self.cost_us = cost_us
+        self.coarse = coarse
         self._soon: deque[asyncio.Handle] = deque()
         self._timers: list[tuple[int, int, int, asyncio.TimerHandle]] = []
         self._tasks: list[_Task] = []
         self._round = 0
         self._number = 0
         self.steps = 0
+        self.frozen_until = 0  # the process is stopped (SIGSTOP, a long pause of the machine)
         self.failed: Callable[[str], None] = lambda _text: None
 
     # -- what asyncio asks for
@@ -60,9 +61,6 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def get_debug(self) -> bool:
         return False
-
-    def is_running(self) -> bool:
-        return True
 
     def call_soon(
         self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
@@ -82,7 +80,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         handle = asyncio.TimerHandle(when, callback, args, self, context)
         now = self._time.us
         us = max(now, round(when * 1e6))
-        if self._coarse:
+        if self.coarse:
             us = now + (us - now + 500) // 1000 * 1000
         self._number += 1
         heappush(self._timers, (us, self._chance.getrandbits(16), self._number, handle))
@@ -110,7 +108,13 @@ class VirtualLoop(asyncio.BaseEventLoop):
     @property
     def ready(self) -> bool:
         """Something can run at this moment."""
-        return bool(self._soon) or self.next_us <= self._time.us
+        now = self._time.us
+        return self.frozen_until <= now and (bool(self._soon) or self.next_us <= now)
+
+    @property
+    def wakes_us(self) -> int:
+        """When it wants to run next, as long as nothing comes from outside."""
+        return max(self.frozen_until, self._time.us if self._soon else self.next_us)
 
     @property
     def next_us(self) -> int:
@@ -130,18 +134,11 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._round -= 1
         self.steps += 1
         if not handle.cancelled():
+            events._set_running_loop(self)
             handle._run()
-        if self._cost_us:
-            self._time.us += self._chance.randrange(self._cost_us)
-
-    def enter(self) -> None:
-        """The code that runs from here on is in this process."""
-        events._set_running_loop(self)
-
-    @staticmethod
-    def leave() -> None:
-        """The code that runs from here on is in no process."""
-        events._set_running_loop(None)
+            events._set_running_loop(None)
+        if self.cost_us:
+            self._time.us += self._chance.randrange(self.cost_us)
 
     def cut(self) -> None:
         """The process is gone: nothing of it runs any more."""

@@ -9,6 +9,7 @@ answer and never wait for the writer. The suite of all stores runs on it as well
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from enum import IntEnum
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from paceline.model.errors import ConflictError, UnavailableError
@@ -120,7 +121,6 @@ class SimulatedStore:
         self._most_rows = most_rows
         self._gathered: list[Call] = []
         self._pending: list[Call] = []
-        self._taken: list[Call] = []
         self._busy = False
         self._open = False
         self._commits = 0
@@ -159,9 +159,12 @@ class SimulatedStore:
 
     def _begin(self) -> None:
         self._busy = True
-        self._disk.commit(self._take, self._durable, self._answered)
+        calls: list[Call] = []
+        self._disk.commit(
+            partial(self._take, calls), partial(self._durable, calls), partial(self._answered, calls)
+        )
 
-    def _take(self) -> None:
+    def _take(self, calls: list[Call]) -> None:
         taken, rows = 0, 0
         for taken, call in enumerate(self._pending):
             rows += call.rows
@@ -169,14 +172,17 @@ class SimulatedStore:
                 break
         else:
             taken = len(self._pending)
-        self._taken, self._pending = self._pending[:taken], self._pending[taken:]
+        calls += self._pending[:taken]
+        del self._pending[:taken]
 
-    def _durable(self) -> None:
-        self._serve(self._taken)
-        self._disk.committed([call for call in self._taken if not isinstance(call.answer, Exception)])
+    def _durable(self, calls: list[Call]) -> None:
+        self._serve(calls)
+        self._disk.committed([call for call in calls if not isinstance(call.answer, Exception)])
+        self._busy = False
+        if self._pending:
+            self._begin()  # the writer does not wait until the loop has heard of it
 
-    def _answered(self) -> None:
-        calls, self._taken = self._taken, []
+    def _answered(self, calls: list[Call]) -> None:
         for call in calls:
             if call.future.done():
                 continue
@@ -184,10 +190,7 @@ class SimulatedStore:
                 call.future.set_exception(call.answer)
             else:
                 call.future.set_result(call.answer)
-        self._busy = False
-        if self._pending:
-            self._begin()
-        elif self._idle is not None and not self._idle.done():
+        if not self._busy and self._idle is not None and not self._idle.done():
             self._idle.set_result(None)
 
     def _serve(self, calls: list[Call]) -> None:
