@@ -61,9 +61,11 @@ class SmallPrefetch(Prefetch):
 def draw_knobs(chance: Random) -> Knobs:
     """A machine."""
     small = chance.random() < 0.5
+    coarse = chance.random() < 0.3
     return Knobs(
-        cost_us=chance.choice([0, 0, 20, 120]),
-        coarse=chance.random() < 0.3,
+        # Where timers may ring early, what rings has to take time, as it does.
+        cost_us=chance.choice([20, 120]) if coarse else chance.choice([0, 0, 20, 120]),
+        coarse=coarse,
         in_flight=chance.choice([3, 20, 2000]) if small else 2000,
         batch=chance.choice([2, 10]) if small else 500,
         chunk=chance.choice([1, 4, 64]) if small else 64,
@@ -88,7 +90,7 @@ def draw_account(chance: Random, owner: str, name: str, *, quota: bool) -> Accou
         if chance.random() < 0.5:
             body["jitter"] = 0.3
     if quota:
-        body["quota"] = {"day": chance.choice([8, 15])}
+        body["quota"] = {"day": chance.choice([40, 90])}
     return AccountPlan(owner, name, body)
 
 
@@ -113,7 +115,7 @@ def draw(chance: Random) -> Plan:
     """Everything."""
     tenants = ["default", "t1", "t2", "t3"][: chance.randrange(1, 5)]
     owners = [chance.choice(["default", *tenants]) for _ in range(chance.randrange(1, 6))]
-    quota = chance.random() < 0.15
+    quota = chance.random() < 0.1
     accounts = [draw_account(chance, owner, f"a{i}", quota=quota) for i, owner in enumerate(owners)]
     if not any(account.owner == "default" for account in accounts):
         accounts.append(draw_account(chance, "default", "shared", quota=quota))

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from tests.simulation.loop import Time, VirtualLoop
 
-EPOCH_MS = 1_780_000_000_000
-"""The machine's wall clock when a world begins."""
+EPOCH_MS = 1_780_012_200_000
+"""The machine's wall clock when a world begins: ten minutes to midnight, so that days change soon."""
 SPIN = 50_000
 """Callbacks without the passing of time that are no longer work."""
 
