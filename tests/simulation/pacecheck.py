@@ -162,11 +162,23 @@ class PaceCheck:
         eligible = self.eligible.get(kept.row.id)
         if spec is None or eligible is None or self.rules or spec.quota or node.core.directory.queue(kept.row.queue).concurrency:
             return
+        if not kept.account and self._stood_aside(call.recipient, kept.row.group):
+            return
         assert self.calm_since is not None
         opened = max(eligible, waited, self.calm_since, self.changed[account], self._open_since(spec, account))
         slack = PROMPT_US + 3 * node.disk.slowest_us + 20 * node.loop.cost_us + (2000 if node.loop.coarse else 1000)
         if now - opened > slack:
             self.world.wrong(6, f"{account} calls {(now - opened) / 1000:.1f} ms after it could")
+
+    def _stood_aside(self, recipient: str, group: str | None) -> bool:
+        """Whether a message of a pool may have stood in the line of an account that had to wait with its recipient.
+
+        There it stays until that wait is over, although another account of the pool might send it: see
+        docs/simulation.md, "Known".
+        """
+        kinds = {("recipient", recipient), ("group", group)}
+        since = self.world.time.us - FLOOD_MS * 1000
+        return any((kind, value) in kinds and until > since for (_, kind, value), until in self.floods.items())
 
     def _open_since(self, spec: AccountSpec, account: str) -> int:
         """Since when, at the latest, the account's own limits let this call through."""
