@@ -63,7 +63,10 @@ class Faults:
             self._back(15 * S, 20 * S)
 
     def reboot(self) -> None:
-        """The whole machine: nothing tells by how much its clock was wrong before."""
+        """The whole machine: nothing tells afterwards by how much its clock was set before.
+
+        A clock set forward cannot be told from time that passed, which the product says; so it is put right before the next start.
+        """
         node = self._of.node
         if node is not None and not self._of.calm:
             node.end("the machine stops")
@@ -71,6 +74,12 @@ class Faults:
             if self._chance.random() < 0.5:
                 self._set_clock(-self._chance.choice([2 * S, 600 * S]))
             self._back(2 * S, 5 * S)
+
+    def mend_clock(self) -> None:
+        """A process starts: after a reboot a clock that was set forward is put right, see `reboot`."""
+        ahead = self._world.wall_us - self._of.referee.anchor_us
+        if ahead > 0 and self._of.referee.boot != self._world.boot:
+            self._set_clock(-ahead)
 
     def wall(self) -> None:
         """Somebody sets the wall clock, forward or back."""

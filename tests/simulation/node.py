@@ -142,6 +142,8 @@ class Node:
             self.world.note("order", f"{what}: {type(error).__name__}: {error}")
             failed(error)
         except (Exception, asyncio.CancelledError) as error:
+            if self.state == "dead":
+                return  # it is being thrown away
             self.world.wrong(10, f"{what} ended with {type(error).__name__}: {error}")
         else:
             then(answer)

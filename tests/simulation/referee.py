@@ -39,6 +39,8 @@ class Referee(Watch):
         self.version = 0  # grows with everything people do and every crash: what was foretold does not bind then
         self.named: dict[int, tuple[int, int, int]] = {}  # id -> number, moment (true us), version
         self.crashes = 0
+        self.anchor_us = 0  # how the wall clock stood at the last start that was completed
+        self.boot = world.boot
         self._marked: dict[int, int] = {}
         self._waiting: dict[int, tuple[int, int]] = {}
         self._hands: dict[int, int] = {}  # calls under way by message
@@ -198,6 +200,7 @@ class Referee(Watch):
 
     def started(self) -> None:
         """The next process says that it has recovered."""
+        self.anchor_us, self.boot = self.node.clock.anchor_us, self.world.boot
         self._check_recovered(whole=True)
         self._marked.clear()
         self._waiting.clear()

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import structlog
 import msgspec
 
-from paceline.engine import dispatcher, messages, recovery, upkeep
+from paceline.engine import dispatcher, messages, moves, recovery, upkeep
 from paceline.model.ids import to_text
 from paceline.model.messages import NOBODY
 from paceline.model.states import State
@@ -64,7 +64,7 @@ class Scenario:
 
     def run(self) -> Result:
         """The whole life."""
-        with _quiet(), _constants(self.plan.knobs):
+        with _quiet(), _constants(self.world, self.plan.knobs):
             try:
                 self._live()
             finally:
@@ -109,6 +109,7 @@ class Scenario:
         """Start a process where there is none."""
         if self.node is None or self.node.state == "dead":
             self.starts += 1
+            self.faults.mend_clock()
             self.node = Node(self.world, self.tables, self.weather, self.provider, self.referee, self.plan.knobs)
             self.world.later(2000, self._configure)
 
@@ -292,9 +293,10 @@ class Scenario:
 
 
 @contextmanager
-def _constants(knobs: plans.Knobs) -> Iterator[None]:
-    """Constants of the product made small."""
+def _constants(world: World, knobs: plans.Knobs) -> Iterator[None]:
+    """Constants of the product made small, and the reading of the machine's own clock."""
     small: list[tuple[Any, str, Any]] = [
+        (moves, "boot_reading", lambda: (f"boot {world.boot}", EPOCH_MS + world.wall_us // 1000)),
         (dispatcher, "BATCH", knobs.batch), (agenda, "CHUNK", knobs.chunk), (agenda, "ASIDE", knobs.aside),
         (upkeep, "SLICE", knobs.slice), (upkeep, "CLEAN_EVERY_MS", 6 * 3_600_000), (recovery, "SLICE", knobs.slice), (messages, "CHUNK", knobs.slice),
     ]  # fmt: skip

@@ -78,7 +78,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def _clock(core: Core) -> Finding:
-    moved = core.gates.shift
+    moved = core.gates.moves.latest
     detail = f"it was moved by {moved / 1000:.1f} s since the last run" if moved else "it was not moved"
     advice = "Limits were corrected for it. Let a time service keep the clock, so that it is not set by hand."
     return _finding("clock", not moved, detail, advice)

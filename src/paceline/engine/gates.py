@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 
 from paceline.clock import Clock
 from paceline.engine.directory import Directory
+from paceline.engine.moves import Moves
 from paceline.model.accounts import AccountSpec, QueueSpec
 from paceline.model.errors import PacelineError
 from paceline.model.messages import FlowKey
@@ -15,6 +16,9 @@ from paceline.pacing.scopes import EACH, Rule, channel_of
 from paceline.pacing.windows import Spacing, Window
 from paceline.stores.base import Occupancy, Store
 
+EVERY = 1 << 40
+"""More sends than any journal has."""
+
 
 class Gates:
     """Keeps the agenda's gates in step with the directory.
@@ -25,10 +29,10 @@ class Gates:
     def __init__(
         self, store: Store, agenda: Agenda, directory: Directory, clock: Clock, chance: Callable[[], float]
     ) -> None:
-        """`chance` is the source of jitter; `shift` corrects journal times after the wall clock was moved."""
+        """`chance` is the source of jitter; `moves` correct journal times after the wall clock was moved."""
         self._store, self._agenda, self._directory, self._clock = store, agenda, directory, clock
         self._chance = chance
-        self.shift = 0
+        self.moves = Moves()
         self._since: dict[str, int] = {}
         self.keys: dict[int, FlowKey] = {}
 
@@ -79,11 +83,14 @@ class Gates:
         """Fill the windows of these accounts from the journal and let them go."""
         specs = list(specs)
         now = self._clock.now()
-        need = [(spec.id, most) for spec in specs if (most := _most_places(spec))]
+        # After a move of the wall clock the newest by the journal's times need not be the newest: ask for all.
+        need = [
+            (spec.id, EVERY if self.moves.reach else most) for spec in specs if (most := _most_places(spec))
+        ]
         spans = [w.span for spec in specs if (gate := self.account(spec.id)) for w in gate.windows]
         history: dict[str, list[int]] = {}
         if need and spans:
-            for each in await self._store.occupancy(now - max(spans) - abs(self.shift), need):
+            for each in await self._store.occupancy(now - max(spans) - self.moves.reach, need):
                 history.setdefault(each.account, []).append(self._moment(each, now))
         for spec in specs:
             gate = self.account(spec.id)
@@ -101,12 +108,12 @@ class Gates:
     async def _restore_quotas(self, gate: Account, now: int) -> None:
         for quota in gate.quotas:
             first = period_bounds(now, quota.period, quota.zone)[0]
-            used = await self._store.occupancy(first, [(gate.id, 1 << 40)])
+            used = await self._store.occupancy(first, [(gate.id, EVERY)])
             quota.restore(sum(each.spent for each in used), now)
 
     def _moment(self, each: Occupancy, now: int) -> int:
         # A journal time in the future means the wall clock was set back: it ended by now at the latest.
-        return min(each.finished + self.shift, now)
+        return self.moves.today(each.finished, now)
 
     def remove_account(self, spec: AccountSpec) -> None:
         """Take an account out of its lane; what is pinned to it waits in the store."""
@@ -135,7 +142,7 @@ class Gates:
         if not rules:
             return
         now = self._clock.now()
-        since = now - max(rule.limit.span_ms for rule in rules) - abs(self.shift)
+        since = now - max(rule.limit.span_ms for rule in rules) - self.moves.reach
         sends = await self._store.occupancy(since, None)
         if any(each.flow not in self.keys for each in sends):
             self.keys.update(await self._store.flow_keys())

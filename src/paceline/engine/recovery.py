@@ -3,18 +3,16 @@
 import msgspec
 import structlog
 
-from paceline.clock import Clock, boot_reading
+from paceline.clock import Clock
 from paceline.engine.directory import Directory
 from paceline.engine.gates import Gates
 from paceline.model.ids import to_text
 from paceline.model.messages import HandedOver, Settlement
 from paceline.model.states import Event, State, after
 from paceline.pacing.agenda import Agenda
-from paceline.stores.base import Document, Store
+from paceline.stores.base import Store
 
 SLICE = 1000
-STEP_MS = 500
-"""A change of the wall clock larger than this between two runs is corrected for."""
 
 log = structlog.get_logger("paceline.recovery")
 
@@ -61,28 +59,6 @@ def _settlement(message: HandedOver, directory: Directory, now: int, found: Reco
     )  # fmt: skip
 
 
-async def clock_shift(store: Store, clock: Clock) -> int:
-    """By how many milliseconds the wall clock was moved since the last run on this boot of the machine.
-
-    Journal times were taken before the move; adding the shift puts them on today's scale.
-    """
-    reading = boot_reading()
-    if reading is None:
-        return 0
-    boot, offset = reading
-    shift = 0
-    for document in await store.documents("clock"):
-        known = msgspec.json.decode(document.body)
-        if known.get("boot") == boot:
-            shift = offset - int(known["offset"])
-    body = msgspec.json.encode({"boot": boot, "offset": offset}).decode()
-    await store.put([Document("clock", "", "boot", body, clock.now())])
-    if abs(shift) <= STEP_MS:
-        return 0
-    log.warning("the wall clock was moved since the last run", ms=shift)
-    return shift
-
-
 async def restore_gates(
     store: Store, agenda: Agenda, directory: Directory, gates: Gates, clock: Clock
 ) -> None:
@@ -101,7 +77,7 @@ async def restore_gates(
         gate = gates.account(note.account)
         if gate is not None and note.stopped:
             gate.stopped = note.stopped
-        until = (note.flood_until or 0) + gates.shift
+        until = gates.moves.wait(note)
         if until <= now:
             continue
         for kind, value in (("recipient", note.recipient), ("group", note.group)):

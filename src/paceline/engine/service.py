@@ -16,8 +16,9 @@ from paceline.engine.doctor import examine
 from paceline.engine.keys import Keys
 from paceline.engine.limits import Limits
 from paceline.engine.messages import Messages
+from paceline.engine.moves import clock_moves
 from paceline.engine.queues import Queues
-from paceline.engine.recovery import clock_shift, restore_gates, settle_open
+from paceline.engine.recovery import restore_gates, settle_open
 from paceline.engine.secrets import Vault
 from paceline.engine.template_verbs import Templates
 from paceline.engine.threads import ThreadPool
@@ -86,7 +87,7 @@ class Service:
         await documents.load(core)
         await self.accounts.load()
         await self.keys.load()
-        core.gates.shift = await clock_shift(core.store, core.clock)
+        core.gates.moves = await clock_moves(core.store, core.clock)
         await settle_open(core.store, core.directory, core.clock)
         await restore_gates(core.store, core.agenda, core.directory, core.gates, core.clock)
         for flow in await core.store.flows():
