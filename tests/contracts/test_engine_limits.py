@@ -10,6 +10,8 @@ import pytest
 from paceline.clock import ManualClock
 from paceline.engine.keys import DeniedError
 from paceline.model.errors import InvalidError, NotFoundError
+from paceline.model.messages import AccountNote
+from paceline.model.outcomes import RateLimited
 from tests.contracts.test_engine_support import ACME, ADMIN, OTHER, Engine, role, running
 
 START = 1_800_000_000_000
@@ -223,3 +225,14 @@ async def test_a_wrong_template(engine: Engine, body: Any, wrong: set[str]) -> N
     assert fields(error) == wrong
     with pytest.raises(DeniedError):
         await engine.service.templates.put(role("operator"), "x", {"text": "hello"})
+
+
+async def test_a_flood_wait_outlives_the_removal_of_its_account(engine: Engine) -> None:
+    engine.script.outcomes = [RateLimited(3_600_000)]
+    await engine.send(account="a0")
+    await engine.event("account-status", lambda event: isinstance(event.source, AccountNote))
+    for pool in ("default", "other"):
+        await engine.service.accounts.delete(ADMIN, "a0")
+        await engine.account("a0", shared=True, pool=pool)
+        view = await engine.service.accounts.get(ADMIN, "a0")
+        assert (view["state"], [reason["kind"] for reason in view["reasons"]]) == ("flooded", ["flood-wait"])

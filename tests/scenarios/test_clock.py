@@ -48,7 +48,7 @@ class World:
         )
         core.gates.moves = await clock_moves(store, core.clock)
         await settle_open(store, core.directory, core.clock)
-        await restore_gates(store, core.agenda, core.directory, core.gates, core.clock)
+        await restore_gates(store, core.agenda, core.directory, core.gates)
         return core
 
     async def hand_over(self, core: Core, count: int) -> None:

@@ -7,7 +7,7 @@ from paceline.engine.directory import Directory
 from paceline.engine.moves import Moves
 from paceline.model.accounts import AccountSpec, QueueSpec
 from paceline.model.errors import PacelineError
-from paceline.model.messages import FlowKey
+from paceline.model.messages import AccountNote, FlowKey
 from paceline.pacing.agenda import Agenda
 from paceline.pacing.gates import SharedGate
 from paceline.pacing.lane import Account
@@ -44,8 +44,11 @@ class Gates:
 
     async def set_account(self, spec: AccountSpec) -> Account:
         """Add or change an account's gate, with its history."""
+        known = self.account(spec.id)
         gate = self._shut(spec)
         await self._store.settle((), (), (), (), self._clock.now())  # what ended before now is in the journal
+        if known is None:  # it may have been here before, in this pool or another one, and been told to wait
+            await self.restore_waits([spec])
         await self.restore([spec])
         self._agenda.touched(self._agenda.lane(spec.lane), gate)
         return gate
@@ -104,6 +107,22 @@ class Gates:
                 )
             await self._restore_quotas(gate, now)
             gate.held = False
+
+    async def restore_waits(self, specs: Iterable[AccountSpec]) -> list[AccountNote]:
+        """Let these accounts wait as long as their providers asked; answers all that is noted of accounts."""
+        notes = await self._store.notes()
+        wanted, now = {spec.id for spec in specs}, self._clock.now()
+        for note in notes:
+            until = self.moves.wait(note)
+            if note.account not in wanted or until <= now:
+                continue
+            for kind, value in (("recipient", note.recipient), ("group", note.group)):
+                if value:
+                    self._agenda.block(note.account, kind, value, until)
+            gate = self.account(note.account)
+            if gate is not None and not note.recipient and not note.group:
+                gate.block(until)
+        return notes
 
     async def _restore_quotas(self, gate: Account, now: int) -> None:
         for quota in gate.quotas:

@@ -59,9 +59,7 @@ def _settlement(message: HandedOver, directory: Directory, now: int, found: Reco
     )  # fmt: skip
 
 
-async def restore_gates(
-    store: Store, agenda: Agenda, directory: Directory, gates: Gates, clock: Clock
-) -> None:
+async def restore_gates(store: Store, agenda: Agenda, directory: Directory, gates: Gates) -> None:
     """Bring back every account's windows, waits and stops, every wide limit, and every flow that has work."""
     gates.keys.update(await store.flow_keys())
     specs = list(directory.accounts.values())
@@ -72,18 +70,9 @@ async def restore_gates(
     await gates.restore_rules(list(directory.rules.values()))
     for queue in directory.queues.values():
         gates.set_queue(queue)
-    now = clock.now()
-    for note in await store.notes():
+    for note in await gates.restore_waits(specs):
         gate = gates.account(note.account)
         if gate is not None and note.stopped:
             gate.stopped = note.stopped
-        until = gates.moves.wait(note)
-        if until <= now:
-            continue
-        for kind, value in (("recipient", note.recipient), ("group", note.group)):
-            if value:
-                agenda.block(note.account, kind, value, until)
-        if gate is not None and not note.recipient and not note.group:
-            gate.block(until)
     for flow in await store.flows():
         agenda.known(flow.number, flow.key)

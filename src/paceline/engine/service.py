@@ -89,7 +89,7 @@ class Service:
         await self.keys.load()
         core.gates.moves = await clock_moves(core.store, core.clock)
         await settle_open(core.store, core.directory, core.clock)
-        await restore_gates(core.store, core.agenda, core.directory, core.gates, core.clock)
+        await restore_gates(core.store, core.agenda, core.directory, core.gates)
         for flow in await core.store.flows():
             core.dispatcher.pending[flow.number] = flow.pending
         first = key_file is not None and await self.keys.first(key_file)
