@@ -56,6 +56,9 @@ class Clients:
             body["campaign"] = f"c{chance.randrange(2)}"
         if chance.random() < 0.2:
             body["delay"] = chance.choice([1, 7, 40])
+        if scenario.plan.narrow:
+            body.update(queue="q0", priority=5)
+            body.pop("campaign", None)
         if chance.random() < 0.1:
             wall = scenario.node.clock.now() if scenario.node else self._world.wall_ms
             body["expires_at"] = print_time(wall + chance.choice([50_000, 90_000]))

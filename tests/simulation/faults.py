@@ -117,6 +117,8 @@ class Faults:
         if not self._of.calm:
             state = self._chance.choice(["tight", "full", "flaky"])
             self._of.weather.state = state
+            for _ in range(4):  # what people set meanwhile may be half done
+                self._world.later(self._chance.randrange(S), self._of.clients.meddle)
             self._world.note("disk", f"is {state}")
             self._world.later(self._chance.randrange(S // 2, 10 * S), self._of.weather.calm)
 
@@ -129,7 +131,7 @@ class Faults:
         chance, moods = self._chance, self._of.moods
         kinds = ["refuse", "later", "flood", "flood", "lose", "hang", "stop", "move", "break"]
         moods.weights = {"accept": 1.0} | {
-            kind: chance.choice([0.1, 0.4]) for kind in chance.sample(kinds, chance.randrange(1, 4))
+            kind: chance.choice([0.1, 0.4, 2.0]) for kind in chance.sample(kinds, chance.randrange(1, 4))
         }
         moods.latency = chance.choice([(2000, 20_000), (5000, 120_000), (50_000, 2 * S)])
         self._world.note("provider", f"answers by {moods.weights}")

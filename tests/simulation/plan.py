@@ -48,6 +48,7 @@ class Plan(NamedTuple):
     messages: int
     storm_s: int
     faults: int
+    narrow: bool  # all messages of a tenant in one flow for each account: long lines
 
 
 class SmallPrefetch(Prefetch):
@@ -115,7 +116,7 @@ def draw(chance: Random) -> Plan:
     """Everything."""
     tenants = ["default", "t1", "t2", "t3"][: chance.randrange(1, 5)]
     owners = [chance.choice(["default", *tenants]) for _ in range(chance.randrange(1, 6))]
-    quota = chance.random() < 0.1
+    quota = chance.random() < 0.15
     accounts = [draw_account(chance, owner, f"a{i}", quota=quota) for i, owner in enumerate(owners)]
     if not any(account.owner == "default" for account in accounts):
         accounts.append(draw_account(chance, "default", "shared", quota=quota))
@@ -128,4 +129,5 @@ def draw(chance: Random) -> Plan:
         messages=chance.choice([40, 100, 200]),
         storm_s=chance.choice([20, 60, 180]),
         faults=chance.choice([0, 4, 12, 30]),
+        narrow=chance.random() < 0.4,
     )

@@ -18,6 +18,7 @@ from paceline.pacing.flows import Flow
 from paceline.pacing.gates import Gate
 from paceline.pacing.lane import Lane, Release
 from paceline.pacing.quotas import Quota
+from paceline.pacing.turns import Turns
 from paceline.pacing.windows import Window
 from tests.simulation.clock import ProcessClock
 from tests.simulation.store import SimulatedStore
@@ -203,6 +204,11 @@ def _late() -> list[tuple[Any, str, Any]]:
         real(self, finished + 30)
 
     return [(Window, "occupy", wrong)]
+
+
+def _no_turns() -> list[tuple[Any, str, Any]]:
+    """Who was served stays at the head."""
+    return [(Turns, "served", lambda _self: None)]
 
 
 def _held_for_ever() -> list[tuple[Any, str, Any]]:

@@ -38,6 +38,7 @@ class Referee(Watch):
         self.settled: list[Settlement] = []
         self.version = 0  # grows with everything people do and every crash: what was foretold does not bind then
         self.named: dict[int, tuple[int, int, int]] = {}  # id -> number, moment (true us), version
+        self.order_of: dict[str, list[int]] = {}  # messages by account, as they were handed over
         self.crashes = 0
         self.anchor_us = 0  # how the wall clock stood at the last start that was completed
         self.boot = world.boot
@@ -111,6 +112,7 @@ class Referee(Watch):
         for handed in call.answer:
             mark = marks[handed.id]
             self.pace.released[handed.id, handed.number] = self.node.clock.true_us(mark.started)
+            self.order_of.setdefault(mark.account, []).append(handed.id)
             self.world.note("marked", f"{to_text(handed.id)} #{handed.number} to {mark.account}")
             if self._hands.get(handed.id):
                 self.world.wrong(2, f"{to_text(handed.id)} is handed over while a call of it is under way")

@@ -16,6 +16,7 @@ from paceline.pacing import agenda
 from tests.simulation import plan as plans
 from tests.simulation.clients import Clients
 from tests.simulation.disk import Weather
+from tests.simulation.fairness import Fairness
 from tests.simulation.faults import Faults
 from tests.simulation.node import ADMIN, Node
 from tests.simulation.provider import Moods, Provider
@@ -25,6 +26,8 @@ from tests.simulation.world import EPOCH_MS, Violation, World
 
 S = 1_000_000
 DRAIN_S = 6 * 3600
+REST_S = 600
+"""Of rest, in which at most one callback a second may run: alarms ring once more for what ended before them."""
 QUOTA_DRAIN_S = 8 * 86_400
 
 
@@ -98,6 +101,8 @@ class Scenario:
         world.run(begin + storm)
         self._heal(chance)
         self._drain(chance)
+        if not world.violations and chance.random() < 0.4:
+            Fairness(self).run()
         if not world.violations:
             self._rest()
         if not world.violations:
@@ -287,9 +292,9 @@ class Scenario:
         assert node is not None
         node.core.upkeep._alarms[node.core.upkeep._clean].cancel()  # cleaning has its own time
         before = node.loop.steps
-        world.run(world.time.us + 300 * S)
-        if node.loop.steps - before > 60:  # an alarm or two may still ring for what has ended since
-            world.wrong(12, f"{node.loop.steps - before} callbacks ran in five minutes of rest")
+        world.run(world.time.us + REST_S * S)
+        if node.loop.steps - before > REST_S:
+            world.wrong(12, f"{node.loop.steps - before} callbacks ran in {REST_S} s of rest")
 
 
 @contextmanager
