@@ -238,7 +238,9 @@ async def test_a_flood_wait_outlives_the_removal_of_its_account(engine: Engine) 
         assert (view["state"], [reason["kind"] for reason in view["reasons"]]) == ("flooded", ["flood-wait"])
 
 
-async def test_limits_are_changed_in_full_although_the_disk_fails_halfway(engine: Engine) -> None:
+async def test_limits_are_changed_in_full_although_the_disk_fails_halfway(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store, real, failures = engine.store, engine.store.settle, [UnavailableError("the disk is full")] * 2
 
     async def settle(*given: Any) -> list[int]:
@@ -246,7 +248,7 @@ async def test_limits_are_changed_in_full_although_the_disk_fails_halfway(engine
             raise failures.pop()
         return await real(*given)
 
-    store.settle = settle  # type: ignore[method-assign]  # the disk fails for a moment
+    monkeypatch.setattr(store, "settle", settle)
     await engine.account("a0", shared=True, limits=["5/h"])
     assert (await engine.service.accounts.get(ADMIN, "a0"))["reasons"] == []
     failures.append(UnavailableError("the disk is full"))

@@ -20,7 +20,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, help="run this one alone")
     parser.add_argument("--history", action="store_true", help="print what happens in it")
     parser.add_argument("--processes", type=int, default=cpu_count() or 1)
-    parser.add_argument("--planted", choices=sorted(PLANTED), help="put this bug in, and stop at the seed that finds it")
+    parser.add_argument(
+        "--planted", choices=sorted(PLANTED), help="put this bug in, and stop at the seed that finds it"
+    )
     return parser.parse_args()
 
 

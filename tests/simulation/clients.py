@@ -76,7 +76,9 @@ class Clients:
         else:
             self._submit(body, self._of.referee.acknowledge, lambda _error: None)
 
-    def _submit(self, body: dict[str, Any], told: Callable[[str], None], failed: Callable[[PacelineError], None]) -> None:
+    def _submit(
+        self, body: dict[str, Any], told: Callable[[str], None], failed: Callable[[PacelineError], None]
+    ) -> None:
         node = self._of.node
         if node is None or node.state != "up":
             failed(UnavailableError("nobody listens"))
@@ -154,7 +156,16 @@ class Clients:
         if node is None or node.state != "up":
             return
         act = self._chance.choice(
-            [self._message, self._message, self._message, self._many, self._account, self._account, self._queue, self._rule]
+            [
+                self._message,
+                self._message,
+                self._message,
+                self._many,
+                self._account,
+                self._account,
+                self._queue,
+                self._rule,
+            ]
         )
         act()
 
@@ -170,7 +181,9 @@ class Clients:
             return
         actions = node.service.actions
         later = print_time(node.clock.now() + chance.choice([500, 20_000]))
-        patch = chance.choice([{"priority": 7}, {"scheduled_at": later}, {"scheduled_at": None}, {"account": None}])
+        patch = chance.choice(
+            [{"priority": 7}, {"scheduled_at": later}, {"scheduled_at": None}, {"account": None}]
+        )
         what, verb = chance.choice([
             ("cancel", lambda: actions.cancel(ADMIN, id_)), ("retry", lambda: actions.retry(ADMIN, id_)),
             ("patch", lambda: actions.patch(ADMIN, id_, patch)), ("delete", lambda: actions.delete(ADMIN, id_)),
@@ -220,7 +233,7 @@ class Clients:
             self._of.heard(id_, answer, version)
 
         async def why() -> tuple[int | None, list[Any]]:
-            (row,) = await node.store.get([id_]) or [None]
-            return await node.core.outlook.of(row, node.core.flow_key(row)) if row is not None else (None, [])
+            rows = await node.store.get([id_])
+            return await node.core.outlook.of(rows[0], node.core.flow_key(rows[0])) if rows else (None, [])
 
         node.order(f"why {to_text(id_)}", why, then)

@@ -15,7 +15,9 @@ class Weather:
         """A good disk."""
         self.commit_us = (300, 3_000)
         self.read_us = (50, 500)
-        self.state = "good"  # or 'tight': nothing new fits; 'full': nothing can be written; 'flaky': now and then
+        self.state = (
+            "good"  # or 'tight': nothing new fits; 'full': nothing can be written; 'flaky': now and then
+        )
 
     def calm(self) -> None:
         """A good disk again."""

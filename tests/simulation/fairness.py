@@ -55,7 +55,10 @@ class Fairness:
         return {"channel": "once", "account": NAME, "to": "somebody", "text": "t", "queue": "fair", **more}
 
     def _waiting(self) -> bool:
-        return any(kept.row.queue == "fair" and kept.state in (1, 2, 3, 4) for kept in self._of.tables.messages.values())
+        return any(
+            kept.row.queue == "fair" and kept.state in (1, 2, 3, 4)
+            for kept in self._of.tables.messages.values()
+        )
 
     def _judge(self) -> None:
         tables, world = self._of.tables, self._of.world
@@ -67,7 +70,7 @@ class Fairness:
         equals = [row for row in rows if row.priority == 5]
         _check(self._of, "tenants", [(row.tenant,) for row in equals])
         for tenant in {row.tenant: None for row in equals}:
-            own = [(row.tenant, row.campaign or "") for row in equals if row.tenant == tenant]
+            own: list[Group] = [(row.tenant, row.campaign or "") for row in equals if row.tenant == tenant]
             _check(self._of, f"campaigns of {tenant}", own)
 
 

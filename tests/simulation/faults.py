@@ -91,7 +91,9 @@ class Faults:
         self.stepped = True
         self._of.referee.version += 1
         self._world.wall_us += us
-        self._world.note("wall", f"the wall clock is set by {us / 1e6:+.3f} s to {self._world.wall_ms - EPOCH_MS} ms")
+        self._world.note(
+            "wall", f"the wall clock is set by {us / 1e6:+.3f} s to {self._world.wall_ms - EPOCH_MS} ms"
+        )
 
     def freeze(self) -> None:
         """The process does not run for a while (a stop signal, a suspended machine); the world goes on."""
@@ -155,4 +157,6 @@ class Faults:
         before = (kept.state, kept.number, kept.attempts, kept.due_at)
         stale = tables.settle([made], [])
         if stale != [made.id] or before != (kept.state, kept.number, kept.attempts, kept.due_at):
-            self._world.wrong(2, f"{to_text(made.id)}: a settlement of hand-over {made.number} was taken for {kept.number}")
+            self._world.wrong(
+                2, f"{to_text(made.id)}: a settlement of hand-over {made.number} was taken for {kept.number}"
+            )

@@ -9,10 +9,13 @@ import asyncio
 import contextvars
 from asyncio import events
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Generator
 from heapq import heappop, heappush
 from random import Random
-from typing import Any
+from typing import Any, TypeVar, TypeVarTuple, Unpack, cast
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 
 class Time:
@@ -63,19 +66,30 @@ class VirtualLoop(asyncio.BaseEventLoop):
         return False
 
     def call_soon(
-        self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+        self,
+        callback: Callable[[Unpack[Ts]], object],
+        *args: *Ts,
+        context: contextvars.Context | None = None,
     ) -> asyncio.Handle:
         handle = asyncio.Handle(callback, args, self, context)
         self._soon.append(handle)
         return handle
 
     def call_later(
-        self, delay: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+        self,
+        delay: float,
+        callback: Callable[[Unpack[Ts]], object],
+        *args: *Ts,
+        context: contextvars.Context | None = None,
     ) -> asyncio.TimerHandle:
         return self.call_at(self._time.us / 1e6 + delay, callback, *args, context=context)
 
     def call_at(
-        self, when: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+        self,
+        when: float,
+        callback: Callable[[Unpack[Ts]], object],
+        *args: *Ts,
+        context: contextvars.Context | None = None,
     ) -> asyncio.TimerHandle:
         handle = asyncio.TimerHandle(when, callback, args, self, context)
         now = self._time.us
@@ -90,10 +104,17 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Cancelled timers are thrown away when their moment comes."""
 
     def create_task(
-        self, coro: Any, *, name: str | None = None, context: contextvars.Context | None = None, **_more: Any
-    ) -> asyncio.Task[Any]:
+        self,
+        coro: Generator[Any, None, T] | Coroutine[Any, Any, T],
+        *,
+        name: object = None,
+        context: contextvars.Context | None = None,
+        **_more: Any,
+    ) -> asyncio.Task[T]:
         self._number += 1
-        task = _Task(self._number, coro, loop=self, name=name, context=context)
+        task = _Task(
+            self._number, cast("Coroutine[Any, Any, T]", coro), loop=self, name=name, context=context
+        )
         self._tasks.append(task)
         if len(self._tasks) > 2000:
             self._tasks = [each for each in self._tasks if not each.done()]
@@ -151,7 +172,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
                 task._log_destroy_pending = False  # type: ignore[attr-defined]  # asyncio's own switch, not in its stub
                 coro = task.get_coro()
                 try:
-                    coro.close()  # type: ignore[union-attr]  # tasks are made of coroutines here
+                    coro.close()
                 except RuntimeError:
                     pass  # it awaited while it was thrown away; nobody is there to see it
         self._soon.clear()

@@ -31,12 +31,20 @@ class Node:
     """A process from its start to its end."""
 
     def __init__(
-        self, world: World, tables: Tables, weather: Weather, provider: Provider, referee: Referee, knobs: Knobs
+        self,
+        world: World,
+        tables: Tables,
+        weather: Weather,
+        provider: Provider,
+        referee: Referee,
+        knobs: Knobs,
     ) -> None:
         """Started: it recovers, and takes orders once it is `up`."""
         self.world, self.provider, self.referee = world, provider, referee
         self.state = "starting"
-        self.loop = VirtualLoop(world.time, world.chance(f"loop {world.time.us}"), knobs.cost_us, knobs.coarse)
+        self.loop = VirtualLoop(
+            world.time, world.chance(f"loop {world.time.us}"), knobs.cost_us, knobs.coarse
+        )
         self.loop.failed = lambda text: world.wrong(0, f"an error that nobody caught: {text}")
         self.clock = ProcessClock(world)
         self.disk = SimulatedDisk(world, weather, self._committed)

@@ -160,13 +160,26 @@ class PaceCheck:
         account, now = call.account, self.world.time.us
         spec, _ = self.specs.get(account, (None, 0))
         eligible = self.eligible.get(kept.row.id)
-        if spec is None or eligible is None or self.rules or spec.quota or node.core.directory.queue(kept.row.queue).concurrency:
+        if (
+            spec is None
+            or eligible is None
+            or self.rules
+            or spec.quota
+            or node.core.directory.queue(kept.row.queue).concurrency
+        ):
             return
         if not kept.account and self._stood_aside(call.recipient, kept.row.group):
             return
         assert self.calm_since is not None
-        opened = max(eligible, waited, self.calm_since, self.changed[account], self._open_since(spec, account))
-        slack = PROMPT_US + 3 * node.disk.slowest_us + 20 * node.loop.cost_us + (2000 if node.loop.coarse else 1000)
+        opened = max(
+            eligible, waited, self.calm_since, self.changed[account], self._open_since(spec, account)
+        )
+        slack = (
+            PROMPT_US
+            + 3 * node.disk.slowest_us
+            + 20 * node.loop.cost_us
+            + (2000 if node.loop.coarse else 1000)
+        )
         if now - opened > slack:
             self.world.wrong(6, f"{account} calls {(now - opened) / 1000:.1f} ms after it could")
 
@@ -178,7 +191,9 @@ class PaceCheck:
         """
         kinds = {("recipient", recipient), ("group", group)}
         since = self.world.time.us - FLOOD_MS * 1000
-        return any((kind, value) in kinds and until > since for (_, kind, value), until in self.floods.items())
+        return any(
+            (kind, value) in kinds and until > since for (_, kind, value), until in self.floods.items()
+        )
 
     def _open_since(self, spec: AccountSpec, account: str) -> int:
         """Since when, at the latest, the account's own limits let this call through."""

@@ -104,7 +104,11 @@ def draw_rule(chance: Random) -> dict[str, Any]:
 def draw_queue(chance: Random) -> dict[str, Any]:
     """A queue's settings."""
     backoff: dict[str, Any] = chance.choice(
-        [{"type": "fixed", "delay": 1}, {"type": "exponential", "first": 0.5, "max": 8}, {"type": "fixed", "delay": 0}]
+        [
+            {"type": "fixed", "delay": 1},
+            {"type": "exponential", "first": 0.5, "max": 8},
+            {"type": "fixed", "delay": 0},
+        ]
     )
     return {
         "backoff": backoff, "max_attempts": chance.choice([2, 3, 5]), "timeout": chance.choice([1, 3, 6]),

@@ -18,6 +18,7 @@ from paceline.pacing.flows import Flow
 from paceline.pacing.gates import Gate
 from paceline.pacing.lane import Lane, Release
 from paceline.pacing.quotas import Quota
+from paceline.pacing.settle import settle
 from paceline.pacing.turns import Turns
 from paceline.pacing.windows import Window
 from tests.simulation.clock import ProcessClock
@@ -113,7 +114,7 @@ def _wait_shortened() -> list[tuple[Any, str, Any]]:
 
 def _wait_costs_attempt() -> list[tuple[Any, str, Any]]:
     """A flood wait counts as an attempt."""
-    real = attempts.settle
+    real = settle
 
     def wrong(message: HandedOver, outcome: Any, *rest: Any) -> Any:
         verdict = real(message, outcome, *rest)

@@ -93,7 +93,9 @@ class Provider:
         self._chance = world.chance("provider")
         self._number = 0
 
-    async def serve(self, channel: "SimulatedChannel", message: Outgoing, account: SendingAccount, deadline: float) -> Outcome:
+    async def serve(
+        self, channel: "SimulatedChannel", message: Outgoing, account: SendingAccount, deadline: float
+    ) -> Outcome:
         """One call from beginning to end."""
         world = self.world
         call = Call(channel, message, f"{account.tenant}/{account.name}", world.time.us)
@@ -101,7 +103,9 @@ class Provider:
         number = self._number
         self.calls[number] = call
         call.fate = fate = draw(self._chance, self.moods, round(deadline * 1e6), call.recipient)
-        world.note("call", f"{message.id} #{message.number} by {call.account} to {call.recipient}: {_show(fate)}")
+        world.note(
+            "call", f"{message.id} #{message.number} by {call.account} to {call.recipient}: {_show(fate)}"
+        )
         self.watch.began(call)
         if fate.arrives is not None:
             world.later(fate.arrives, lambda: self._arrive(call))
@@ -127,7 +131,12 @@ class Provider:
             return
         call.arrived = True
         arrival = Arrival(
-            self.world.time.us, call.message.id, call.message.number, call.account, call.recipient, call.fate.taken
+            self.world.time.us,
+            call.message.id,
+            call.message.number,
+            call.account,
+            call.recipient,
+            call.fate.taken,
         )
         self.ledger.append(arrival)
         self.world.note("arrives", f"{arrival.message} #{arrival.number} taken={arrival.taken}")
@@ -220,7 +229,10 @@ def _hang(chance: Random, arrives: int, takes: int, deadline: int, recipient: st
     """No answer: the channel gives up at its deadline, or does not even do that."""
     arrives = chance.randrange(1, deadline)
     return Fate(
-        chance.choice([arrives, None]), chance.choice([deadline, None]), Unknown("no answer in time", "time-out"), True
+        chance.choice([arrives, None]),
+        chance.choice([deadline, None]),
+        Unknown("no answer in time", "time-out"),
+        True,
     )
 
 

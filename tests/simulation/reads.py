@@ -7,7 +7,17 @@ import msgspec
 
 from paceline.model.ids import first_of
 from paceline.model.messages import AccountNote, HandedOver
-from paceline.stores.base import Attempt, Daily, Filter, FlowAfter, FlowPart, FlowState, Occupancy, StoredMessage, Tally
+from paceline.stores.base import (
+    Attempt,
+    Daily,
+    Filter,
+    FlowAfter,
+    FlowPart,
+    FlowState,
+    Occupancy,
+    StoredMessage,
+    Tally,
+)
 from tests.simulation.tables import DAY_MS, ENDED, PROCESSING, Kept, Line, Tables
 
 _DIRECT = ("tenant", "queue", "channel", "campaign", "batch", "group", "source", "kind")
@@ -67,11 +77,15 @@ def occupancy(tables: Tables, since: int, accounts: Sequence[tuple[str, int]] | 
     for newest, names in by_newest.items():
         for name in names:
             lines = [
-                line for line in tables.by_account.get(name, ()) if line.finished > since and line.outcome != "Withheld"
+                line
+                for line in tables.by_account.get(name, ())
+                if line.finished > since and line.outcome != "Withheld"
             ]
             for line in lines[-newest:] if newest > 0 else lines:
                 spent = line.outcome in ("Accepted", "Unknown")
-                found.append(Occupancy(line.flow, line.account, line.recipient, line.group, line.finished, spent))
+                found.append(
+                    Occupancy(line.flow, line.account, line.recipient, line.group, line.finished, spent)
+                )
     return found
 
 
@@ -90,7 +104,9 @@ def attempts(tables: Tables, ids: Sequence[int]) -> list[Attempt]:
         if kept is not None and kept.state == PROCESSING:
             handed_over = kept.started_at or 0
             found.append(
-                Attempt(id_, kept.number, kept.flow, kept.sender, handed_over, None, None, None, None, None, None)
+                Attempt(
+                    id_, kept.number, kept.flow, kept.sender, handed_over, None, None, None, None, None, None
+                )
             )
     return found
 
@@ -151,7 +167,9 @@ def _lower(text: str) -> str:
     return "".join(c.lower() if c.isascii() else c for c in text)
 
 
-def cleanable(tables: Tables, wanted: Filter, finished_before: int | None, keep: int | None, most: int) -> list[int]:
+def cleanable(
+    tables: Tables, wanted: Filter, finished_before: int | None, keep: int | None, most: int
+) -> list[int]:
     """Ended messages that match, the oldest first."""
     states = tuple(state for state in ENDED if not wanted.state or state in wanted.state)
     if not states:

@@ -7,6 +7,8 @@ from paceline.model.ids import from_text, to_text
 from paceline.model.messages import Settlement
 from paceline.model.outcomes import Outcome
 from paceline.model.states import State
+from paceline.pacing.quotas import Quota
+from paceline.pacing.windows import Window
 from tests.simulation.pacecheck import PaceCheck
 from tests.simulation.provider import Arrival, Provider, Watch
 from tests.simulation.provider import Call as ProviderCall
@@ -36,7 +38,9 @@ class Referee(Watch):
         self.taken: dict[int, int] = {}
         self.revived: set[int] = set()
         self.settled: list[Settlement] = []
-        self.version = 0  # grows with everything people do and every crash: what was foretold does not bind then
+        self.version = (
+            0  # grows with everything people do and every crash: what was foretold does not bind then
+        )
         self.named: dict[int, tuple[int, int, int]] = {}  # id -> number, moment (true us), version
         self.order_of: dict[str, list[int]] = {}  # messages by account, as they were handed over
         self.crashes = 0
@@ -88,7 +92,9 @@ class Referee(Watch):
         if arrival.taken:
             taken = self.taken[id_] = self.taken.get(id_, 0) + 1
             if taken > self.allowed.get(id_, 0) + 1:
-                self.world.wrong(4, f"{arrival.message} was carried out {taken} times without anybody being told")
+                self.world.wrong(
+                    4, f"{arrival.message} was carried out {taken} times without anybody being told"
+                )
         self.pace.arrived(arrival, kept)
 
     def ended(self, call: ProviderCall, outcome: Outcome | None) -> None:
@@ -132,7 +138,9 @@ class Referee(Watch):
                 self.pace.durable_floods[key] = max(known, self.node.clock.true_us(note.flood_until))
 
     def _settlement(self, made: Settlement) -> None:
-        self.world.note("settled", f"{to_text(made.id)} #{made.number} {made.outcome} {State(made.state).label}")
+        self.world.note(
+            "settled", f"{to_text(made.id)} #{made.number} {made.outcome} {State(made.state).label}"
+        )
         self.settled.append(made)
         kept = self.tables.messages[made.id]
         if self._hands.get(made.id):
@@ -157,7 +165,10 @@ class Referee(Watch):
     def _added(self, call: Call) -> None:
         for row, added in zip(call.args[0], call.answer, strict=True):
             if not added.duplicate:
-                self.world.note("stored", f"{to_text(row.id)} {State(row.state).label} {row.channel} {row.account or row.pool}")
+                self.world.note(
+                    "stored",
+                    f"{to_text(row.id)} {State(row.state).label} {row.channel} {row.account or row.pool}",
+                )
                 if row.state == State.PENDING:
                     self.pace.eligible[row.id] = self.world.time.us
 
@@ -196,7 +207,9 @@ class Referee(Watch):
             if kept.state == State.PROCESSING:
                 self._marked[id_] = kept.number
         self._waiting = {
-            id_: (kept.state, kept.number) for id_, kept in self.tables.messages.items() if kept.state in (1, 2, 4)
+            id_: (kept.state, kept.number)
+            for id_, kept in self.tables.messages.items()
+            if kept.state in (1, 2, 4)
         }
         self._check_kept()
 
@@ -213,7 +226,9 @@ class Referee(Watch):
         """The process says that it has stopped in good order."""
         for id_, kept in self.tables.messages.items():
             if kept.state == State.PROCESSING:
-                self.world.wrong(4, f"{to_text(id_)} was left in hand by a process that stopped in good order")
+                self.world.wrong(
+                    4, f"{to_text(id_)} was left in hand by a process that stopped in good order"
+                )
 
     def _check_recovered(self, *, whole: bool) -> None:
         for id_, number in self._marked.items():
@@ -229,10 +244,14 @@ class Referee(Watch):
         for id_, place in self._waiting.items():
             kept = self.tables.messages.get(id_)
             if kept is None or (kept.state, kept.number) != place:
-                self.world.wrong(4, f"{to_text(id_)} was not in hand at the crash and was touched by recovery")
+                self.world.wrong(
+                    4, f"{to_text(id_)} was not in hand at the crash and was touched by recovery"
+                )
 
     def _check_settled_by_recovery(self, kept: Kept, number: int) -> None:
-        line = next((each for each in self.tables.journal.get(kept.row.id, ()) if each.number == number), None)
+        line = next(
+            (each for each in self.tables.journal.get(kept.row.id, ()) if each.number == number), None
+        )
         if line is None or kept.number != number:
             return  # its last commit was on its way and was written after all
         if line.code != "crash":
@@ -240,7 +259,9 @@ class Referee(Watch):
         again = kept.row.channel != "once"
         states = (State.PENDING, State.FAILED) if again else (State.UNCERTAIN,)
         if kept.state not in states:
-            self.world.wrong(4, f"{to_text(kept.row.id)} was in hand at the crash and is {State(kept.state).label} now")
+            self.world.wrong(
+                4, f"{to_text(kept.row.id)} was in hand at the crash and is {State(kept.state).label} now"
+            )
 
     def _check_kept(self) -> None:
         for number, id_ in self.acknowledged.items():
@@ -265,7 +286,8 @@ class Referee(Watch):
             flying[release.account.id] = flying.get(release.account.id, 0) + 1
         for lane in agenda.lanes.values():
             for account in lane.accounts.values():
-                wrong = [w for w in (*account.windows, *account.quotas) if w.flying != account.flying]
+                counters: list[Window | Quota] = [*account.windows, *account.quotas]
+                wrong = [each for each in counters if each.flying != account.flying]
                 if account.flying != flying.get(account.id, 0) or wrong:
                     self.world.wrong(9, f"the books of {account.id} do not agree with the calls under way")
 
@@ -279,13 +301,22 @@ class Referee(Watch):
     def finish(self) -> None:
         """Everything is over: compare what was said, what is on disk and what the provider has."""
         self._check_kept()
-        confirmed = {line.message for lines in self.tables.journal.values() for line in lines if line.outcome == "confirm"}
+        confirmed = {
+            line.message
+            for lines in self.tables.journal.values()
+            for line in lines
+            if line.outcome == "confirm"
+        }
         for id_, kept in self.tables.messages.items():
             text, state = to_text(id_), State(kept.state)
             taken = self.taken.get(id_, 0)
             if state is State.COMPLETED and not taken and id_ not in confirmed:
                 self.world.wrong(1, f"{text} is completed and never arrived")
-            told = state in (State.COMPLETED, State.UNCERTAIN) or id_ in self.revived or kept.row.channel != "once"
+            told = (
+                state in (State.COMPLETED, State.UNCERTAIN)
+                or id_ in self.revived
+                or kept.row.channel != "once"
+            )
             denied = any(line.outcome in ("deny", "Unknown") for line in self.tables.journal.get(id_, ()))
             if taken and not told and not denied:
                 self.world.wrong(4, f"{text} was carried out and is {state.label}")
@@ -304,9 +335,13 @@ class Referee(Watch):
                     quota.left(self.node.clock.now())
                     first = quota.resets_at - 86_400_000
                     lines = self.tables.by_account.get(account.id, [])
-                    spent = sum(l.finished > first and l.outcome in ("Accepted", "Unknown") for l in lines)
+                    spent = sum(
+                        each.finished > first and each.outcome in ("Accepted", "Unknown") for each in lines
+                    )
                     if quota.used != spent:
-                        self.world.wrong(9, f"{account.id} has {quota.used} units used and {spent} in its journal")
+                        self.world.wrong(
+                            9, f"{account.id} has {quota.used} units used and {spent} in its journal"
+                        )
 
 
 def _nothing(_referee: Referee, _call: Call) -> None:

@@ -5,8 +5,8 @@ from contextlib import contextmanager
 from random import Random
 from typing import Any, NamedTuple
 
-import structlog
 import msgspec
+import structlog
 
 from paceline.engine import dispatcher, messages, moves, recovery, upkeep
 from paceline.model.ids import to_text
@@ -115,7 +115,9 @@ class Scenario:
         if self.node is None or self.node.state == "dead":
             self.starts += 1
             self.faults.mend_clock()
-            self.node = Node(self.world, self.tables, self.weather, self.provider, self.referee, self.plan.knobs)
+            self.node = Node(
+                self.world, self.tables, self.weather, self.provider, self.referee, self.plan.knobs
+            )
             self.world.later(2000, self._configure)
 
     def _configure(self) -> None:
@@ -134,7 +136,9 @@ class Scenario:
         for name, body in plan.queues.items():
             await node.service.queues.put(ADMIN, name, body)
         for account in plan.accounts:
-            caller = msgspec.structs.replace(ADMIN, tenant=None if account.owner == "default" else account.owner)
+            caller = msgspec.structs.replace(
+                ADMIN, tenant=None if account.owner == "default" else account.owner
+            )
             await node.service.accounts.put(caller, account.name, account.body)
         for name, body in plan.rules.items():
             await node.service.limits.put(ADMIN, name, body)
@@ -258,7 +262,9 @@ class Scenario:
         assert node is not None
         self.referee.pace.unsettle()
         for account in self.plan.accounts:
-            caller = msgspec.structs.replace(ADMIN, tenant=None if account.owner == "default" else account.owner)
+            caller = msgspec.structs.replace(
+                ADMIN, tenant=None if account.owner == "default" else account.owner
+            )
             if f"{account.owner}/{account.name}" not in node.core.directory.accounts:
                 await node.service.accounts.put(caller, account.name, account.body)
             gate = node.core.gates.account(f"{account.owner}/{account.name}")

@@ -140,7 +140,9 @@ class SimulatedStore:
 
     # -- the writer
 
-    def _submit(self, kind: Kind, rows: int, write: Callable[[Tables], Any], *args: Any) -> asyncio.Future[Any]:
+    def _submit(
+        self, kind: Kind, rows: int, write: Callable[[Tables], Any], *args: Any
+    ) -> asyncio.Future[Any]:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
         if not self._open:
@@ -220,7 +222,9 @@ class SimulatedStore:
 
     # -- writes
 
-    def add(self, rows: Sequence[NewMessage], flows: Sequence[FlowKey], now: int) -> asyncio.Future[list[Added]]:
+    def add(
+        self, rows: Sequence[NewMessage], flows: Sequence[FlowKey], now: int
+    ) -> asyncio.Future[list[Added]]:
         """See `Store.add`."""
         return self._submit(Kind.ADD, len(rows), lambda t: t.add(rows, flows), rows)
 

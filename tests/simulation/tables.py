@@ -49,7 +49,12 @@ class Kept:
         self.sender = ""
         self.started_at: int | None = None
         self.finished_at: int | None = None
-        self.account, self.pool, self.priority, self.recipient = row.account, row.pool, row.priority, row.recipient
+        self.account, self.pool, self.priority, self.recipient = (
+            row.account,
+            row.pool,
+            row.priority,
+            row.recipient,
+        )
         self.result: str | None = None
         self.ending: Line | None = None  # the last journal line's, once that line was cleaned
 
@@ -228,7 +233,9 @@ class Tables:
         key = (note.account, note.recipient, note.group)
         known = self.notes.get(key)
         if known is None:
-            self.notes[key] = AccountNote(note.account, note.flood_until, note.recipient, note.group, note.stopped)
+            self.notes[key] = AccountNote(
+                note.account, note.flood_until, note.recipient, note.group, note.stopped
+            )
             return
         if note.flood_until is not None:
             known.flood_until = max(known.flood_until or note.flood_until, note.flood_until)
@@ -238,7 +245,9 @@ class Tables:
     def promote(self, now: int, most: int) -> Promoted:
         """What is due stands in line again, the longest due first."""
         found: list[tuple[int, Entry]] = []
-        while len(found) < most and (first := self._first(self._due, due=True)) is not None and first[0] <= now:
+        while (
+            len(found) < most and (first := self._first(self._due, due=True)) is not None and first[0] <= now
+        ):
             kept = self.messages[heappop(self._due)[1]]
             self._leave(kept)
             kept.state = PENDING
@@ -250,7 +259,11 @@ class Tables:
     def expire(self, now: int, most: int) -> Expired:
         """What has passed its time ends, the longest expired first."""
         ids: list[int] = []
-        while len(ids) < most and (first := self._first(self._expiry, due=False)) is not None and first[0] <= now:
+        while (
+            len(ids) < most
+            and (first := self._first(self._expiry, due=False)) is not None
+            and first[0] <= now
+        ):
             kept = self.messages[heappop(self._expiry)[1]]
             self._leave(kept)
             self._note_line(Line(kept, kept.number + 1, "", now, None, now, "expire", None, None, None))
