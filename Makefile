@@ -51,7 +51,7 @@ run: setup-run
 	@$(BIN)/paceline up --data data
 
 simulate: setup
-	@$(BIN)/python -m paceline.simulate
+	@$(BIN)/python -m tests.simulation --seeds $(or $(SEEDS),200)
 
 bench: setup
 	@$(BIN)/python -m bench

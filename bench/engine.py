@@ -62,7 +62,7 @@ class Engine:
                 )
             )  # fmt: skip
         core = self.core
-        await restore_gates(core.store, core.agenda, core.directory, core.gates, core.clock)
+        await restore_gates(core.store, core.agenda, core.directory, core.gates)
         core.upkeep.start()
 
     async def fill(self, count: int, body: Callable[[int], Mapping[str, Any]]) -> None:

@@ -240,7 +240,7 @@ async def test_a_store_that_cannot_write(service: Service) -> None:
 async def test_a_clock_that_was_moved(service: Service) -> None:
     clock = service.core.clock
     assert isinstance(clock, SystemClock)
-    service.core.gates.shift = -5000
+    service.core.gates.moves = Moves(latest=-5000)
     status, text = await said(service, "clock")
     assert status == "warn" and "-5.0 s before the last start" in text
     clock._anchor -= 90 * 10**9  # as if the wall clock had gone 90 s ahead

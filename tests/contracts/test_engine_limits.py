@@ -9,7 +9,8 @@ import pytest
 
 from paceline.clock import ManualClock
 from paceline.engine.keys import DeniedError
-from paceline.model.errors import InvalidError, NotFoundError
+from paceline.model.errors import InvalidError, NotFoundError, UnavailableError
+from paceline.model.outcomes import RateLimited
 from tests.contracts.test_engine_support import ACME, ADMIN, OTHER, Engine, role, running
 
 START = 1_800_000_000_000
@@ -223,3 +224,33 @@ async def test_a_wrong_template(engine: Engine, body: Any, wrong: set[str]) -> N
     assert fields(error) == wrong
     with pytest.raises(DeniedError):
         await engine.service.templates.put(role("operator"), "x", {"text": "hello"})
+
+
+async def test_a_flood_wait_outlives_the_removal_of_its_account(engine: Engine) -> None:
+    engine.script.outcomes = [RateLimited(3_600_000)]
+    await engine.send(account="a0")
+    await engine.event("account-status", lambda event: event.data["state"] == "flooded")
+    for pool in ("default", "other"):
+        await engine.service.accounts.delete(ADMIN, "a0")
+        await engine.account("a0", shared=True, pool=pool)
+        view = await engine.service.accounts.get(ADMIN, "a0")
+        assert (view["state"], [reason["kind"] for reason in view["reasons"]]) == ("flooded", ["flood-wait"])
+
+
+async def test_limits_are_changed_in_full_although_the_disk_fails_halfway(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, real, failures = engine.store, engine.store.settle, [UnavailableError("the disk is full")] * 2
+
+    async def settle(*given: Any) -> list[int]:
+        if failures and not any(given[:4]):
+            raise failures.pop()
+        return await real(*given)
+
+    monkeypatch.setattr(store, "settle", settle)
+    await engine.account("a0", shared=True, limits=["5/h"])
+    assert (await engine.service.accounts.get(ADMIN, "a0"))["reasons"] == []
+    failures.append(UnavailableError("the disk is full"))
+    await engine.service.limits.put(ADMIN, "all", {"scope": {"global": True}, "limit": "1/h"})
+    assert (await engine.service.limits.get(ADMIN, "all"))["used"] == 0
+    assert (await engine.ended(await engine.send(account="a0")))["state"] == "completed"

@@ -1,6 +1,7 @@
 """What every store does. A new store joins by one line in `MAKERS`."""
 
 import asyncio
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -28,8 +29,15 @@ from tests.contracts.stores.making import (
     settlement,
     tallied,
 )
+from tests.simulation.store import SimulatedStore
+from tests.simulation.tables import Tables
 
-MAKERS: dict[str, Callable[[Path], Store]] = {"sqlite": lambda folder: SqliteStore(folder / "store.db")}
+_simulated: defaultdict[Path, Tables] = defaultdict(Tables)
+MAKERS: dict[str, Callable[[Path], Store]] = {
+    "sqlite": lambda folder: SqliteStore(folder / "store.db"),
+    # No store of the product: the crash simulation runs on it, so it has to be as faithful as one.
+    "simulated": lambda folder: SimulatedStore(_simulated[folder]),
+}
 DAY = 86_400_000
 
 

@@ -6,9 +6,10 @@ import pytest
 
 from bench.engine import Noop
 from paceline.clock import ManualClock
-from paceline.engine import recovery
+from paceline.engine import moves
 from paceline.engine.core import Core, Options
-from paceline.engine.recovery import clock_shift, restore_gates, settle_open
+from paceline.engine.moves import clock_moves
+from paceline.engine.recovery import restore_gates, settle_open
 from paceline.engine.secrets import Vault
 from paceline.model.accounts import AccountSpec
 from paceline.model.limits import parse_limit
@@ -26,7 +27,7 @@ class World:
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder, self.monkeypatch = folder, monkeypatch
         self.offset = 0
-        monkeypatch.setattr(recovery, "boot_reading", lambda: ("this-boot", self.offset))
+        monkeypatch.setattr(moves, "boot_reading", lambda: ("this-boot", self.offset))
 
     async def open(self, now: int) -> Core:
         store = SqliteStore(self.folder / "clock.db")
@@ -45,9 +46,9 @@ class World:
                 owner="default", name="a", channel="noop", limits=(parse_limit("3/min"),), concurrency=9
             )
         )
-        core.gates.shift = await clock_shift(store, core.clock)
+        core.gates.moves = await clock_moves(store, core.clock)
         await settle_open(store, core.directory, core.clock)
-        await restore_gates(store, core.agenda, core.directory, core.gates, core.clock)
+        await restore_gates(store, core.agenda, core.directory, core.gates)
         return core
 
     async def hand_over(self, core: Core, count: int) -> None:
@@ -84,7 +85,7 @@ async def test_a_full_window_stays_full_when_the_clock_is_moved(
     now = START + 1000 + 5000 + moved
     world.offset = moved
     if not boot_known:
-        monkeypatch.setattr(recovery, "boot_reading", lambda: None)
+        monkeypatch.setattr(moves, "boot_reading", lambda: None)
     core = await world.open(now)
     opens = gate_of(core).opens(now)
     await core.store.close()
@@ -109,3 +110,51 @@ async def test_a_flood_wait_is_moved_with_the_clock(tmp_path: Path, monkeypatch:
         await core.store.close()
         world.offset -= moved
         await (await world.open(START + 1000)).store.close()
+
+
+@pytest.mark.parametrize("moved", [-HOUR, HOUR, 300, -300])
+async def test_a_window_stays_full_over_the_runs_after_a_move(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, moved: int
+) -> None:
+    world = World(tmp_path, monkeypatch)
+    await world.hand_over(await world.open(START), 3)
+    await (await world.open(START + 1000)).store.close()  # finished at that moment, says the journal
+    world.offset = moved
+    for later in (5000, 6000, 7000):
+        now = START + 1000 + later + moved
+        core = await world.open(now)
+        opens = gate_of(core).opens(now)
+        await core.gates.set_account(core.directory.accounts["default/a"])
+        again = gate_of(core).opens(now)
+        await core.store.close()
+        assert now - later + MINUTE <= opens <= now + MINUTE
+        assert again >= now - later + MINUTE
+
+
+async def test_sends_after_a_move_back_count_although_older_ones_seem_newer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path, monkeypatch)
+    await world.hand_over(await world.open(START), 3)
+    await (await world.open(START + 1000)).store.close()
+    world.offset = -HOUR
+    now = START + 2 * MINUTE - HOUR  # what was sent before the move is out of every window
+    await world.hand_over(await world.open(now), 3)
+    core = await world.open(now + 1000)
+    assert gate_of(core).opens(now + 1000) == now + 1000 + MINUTE
+    await core.store.close()
+
+
+async def test_a_restart_of_the_machine_does_not_undo_what_is_known_of_moves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path, monkeypatch)
+    await (await world.open(START)).store.close()
+    world.offset = -HOUR
+    await world.hand_over(await world.open(START + 1000 - HOUR), 3)
+    await (await world.open(START + 2000 - HOUR)).store.close()
+    monkeypatch.setattr(moves, "boot_reading", lambda: ("next-boot", -2 * HOUR))
+    now = START + 3000 - 2 * HOUR
+    core = await world.open(now)
+    assert gate_of(core).opens(now) == now + MINUTE
+    await core.store.close()

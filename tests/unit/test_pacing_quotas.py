@@ -185,3 +185,15 @@ def test_the_calls_of_a_full_quota_wait_for_no_busy_loop() -> None:
     world.run()
     assert len(world.sends) == 30
     assert world.steps < 30
+
+
+def test_what_is_reserved_ahead_for_the_next_day_opens_nothing_today() -> None:
+    midnight = 1_780_012_800_000
+    quota = Quota(2, "day", "UTC")
+    for _ in range(2):
+        quota.reserve(midnight - 60_000)
+        quota.settle(spent=True)
+    assert quota.opens(midnight - 2) == midnight
+    quota.reserve(midnight)  # handed over two milliseconds early, to start at midnight
+    assert quota.opens(midnight - 2) == midnight
+    assert quota.opens(midnight) <= midnight

@@ -76,8 +76,9 @@ async def clock(patient: Patient) -> Said:
     if abs(ahead) > STEP_MS:
         text = f"the wall clock was moved by {ahead / 1000:+.1f} s since the start; times shown are the old clock's"
         return warned(text, advice + " A restart takes the new time over.")
-    if core.gates.shift:
-        return warned(f"it was moved by {core.gates.shift / 1000:+.1f} s before the last start", advice)
+    moved = core.gates.moves.latest
+    if abs(moved) > STEP_MS:
+        return warned(f"it was moved by {moved / 1000:+.1f} s before the last start", advice)
     return passed("it was not moved")
 
 

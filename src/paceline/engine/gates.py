@@ -1,12 +1,14 @@
 """From configured limits to gates with their true history: at start, and whenever a limit changes."""
 
+import asyncio
 from collections.abc import Callable, Iterable
 
 from paceline.clock import Clock
 from paceline.engine.directory import Directory
+from paceline.engine.moves import Moves
 from paceline.model.accounts import AccountSpec, QueueSpec
-from paceline.model.errors import PacelineError
-from paceline.model.messages import FlowKey
+from paceline.model.errors import PacelineError, UnavailableError
+from paceline.model.messages import AccountNote, FlowKey
 from paceline.pacing.agenda import Agenda
 from paceline.pacing.gates import PAUSED, SharedGate
 from paceline.pacing.lane import Account
@@ -14,6 +16,11 @@ from paceline.pacing.quotas import Quota, period_bounds
 from paceline.pacing.scopes import EACH, Rule, channel_of
 from paceline.pacing.windows import Spacing, Window
 from paceline.stores.base import Occupancy, Store
+
+EVERY = 1 << 40
+"""More sends than any journal has."""
+AWAY_S = 0.5
+"""How long to wait before asking a store again that could not write."""
 
 
 class Gates:
@@ -25,10 +32,10 @@ class Gates:
     def __init__(
         self, store: Store, agenda: Agenda, directory: Directory, clock: Clock, chance: Callable[[], float]
     ) -> None:
-        """`chance` is the source of jitter; `shift` corrects journal times after the wall clock was moved."""
+        """`chance` is the source of jitter; `moves` correct journal times after the wall clock was moved."""
         self._store, self._agenda, self._directory, self._clock = store, agenda, directory, clock
         self._chance = chance
-        self.shift = 0
+        self.moves = Moves()
         self._since: dict[str, int] = {}
         self.keys: dict[int, FlowKey] = {}
 
@@ -40,9 +47,22 @@ class Gates:
 
     async def set_account(self, spec: AccountSpec) -> Account:
         """Add or change an account's gate, with its history."""
+        # Who asked may go away; the gate must not stay shut for that.
+        return await asyncio.shield(asyncio.ensure_future(self._set_account(spec)))
+
+    async def _set_account(self, spec: AccountSpec) -> Account:
+        known = self.account(spec.id)
         gate = self._shut(spec)
-        await self._store.settle((), (), (), (), self._clock.now())  # what ended before now is in the journal
-        await self.restore([spec])
+        while gate.held and self.account(spec.id) is gate:
+            try:
+                # What ended before now is in the journal once this is written.
+                await self._store.settle((), (), (), (), self._clock.now())
+                if known is None:  # it may have been here before, in another pool too, and been told to wait
+                    await self.restore_waits([spec])
+                await self.restore([spec])
+            except UnavailableError:
+                # Held it waits for the store, as every hand-over has to; a gate without its history lets too much out.
+                await asyncio.sleep(AWAY_S)
         self._agenda.touched(self._agenda.lane(spec.lane), gate)
         return gate
 
@@ -85,18 +105,22 @@ class Gates:
         """Fill the windows of these accounts from the journal and let them go."""
         specs = list(specs)
         now = self._clock.now()
-        need = [(spec.id, most) for spec in specs if (most := _most_places(spec))]
+        # After a move of the wall clock the newest by the journal's times need not be the newest: ask for all.
+        need = [
+            (spec.id, EVERY if self.moves.moves else most) for spec in specs if (most := _most_places(spec))
+        ]
         spans = [w.span for spec in specs if (gate := self.account(spec.id)) for w in gate.windows]
         history: dict[str, list[int]] = {}
         if need and spans:
-            for each in await self._store.occupancy(now - max(spans) - abs(self.shift), need):
-                history.setdefault(each.account, []).append(self._moment(each, now))
+            for each in await self._store.occupancy(now - max(spans) - self.moves.reach, need):
+                history.setdefault(each.account, []).append(each.finished)
         for spec in specs:
             gate = self.account(spec.id)
             if gate is None:
                 continue
             since = self._since.pop(spec.id, now)
-            finished = sorted(f for f in history.get(spec.id, ()) if f <= since)
+            ended = (self._ended(raw, since, now) for raw in history.get(spec.id, ()))
+            finished = sorted(moment for moment in ended if moment is not None)
             for window in gate.windows:
                 window.restore(
                     [f for f in finished[-window.maximum :] if f + window.span > now], window.flying
@@ -104,15 +128,37 @@ class Gates:
             await self._restore_quotas(gate, now)
             gate.held = False
 
+    async def restore_waits(self, specs: Iterable[AccountSpec]) -> list[AccountNote]:
+        """Let these accounts wait as long as their providers asked; answers all that is noted of accounts."""
+        notes = await self._store.notes()
+        wanted, now = {spec.id for spec in specs}, self._clock.now()
+        for note in notes:
+            until = self.moves.wait(note)
+            if note.account not in wanted or until <= now:
+                continue
+            for kind, value in (("recipient", note.recipient), ("group", note.group)):
+                if value:
+                    self._agenda.block(note.account, kind, value, until)
+            gate = self.account(note.account)
+            if gate is not None and not note.recipient and not note.group:
+                gate.block(until)
+        return notes
+
     async def _restore_quotas(self, gate: Account, now: int) -> None:
         for quota in gate.quotas:
             first = period_bounds(now, quota.period, quota.zone)[0]
-            used = await self._store.occupancy(first, [(gate.id, 1 << 40)])
+            used = await self._store.occupancy(first, [(gate.id, EVERY)])
             quota.restore(sum(each.spent for each in used), now)
 
-    def _moment(self, each: Occupancy, now: int) -> int:
-        # A journal time in the future means the wall clock was set back: it ended by now at the latest.
-        return min(each.finished + self.shift, now)
+    def _ended(self, finished: int, changed: int, now: int) -> int | None:
+        """When a send of the journal ended; None where that was after `changed`, so that the windows heard of it.
+
+        A journal time in the future means that the wall clock was set back: it ended by `changed` at the latest.
+        After a move of the clock a time may be of several runs; then a send rather counts twice than not at all.
+        """
+        if changed < finished <= now and not self.moves.moves:
+            return None
+        return self.moves.today(finished, changed)
 
     def remove_account(self, spec: AccountSpec) -> None:
         """Take an account out of its lane; what is pinned to it waits in the store."""
@@ -123,13 +169,21 @@ class Gates:
     # -- wide limits and queues
 
     async def set_rule(self, rule: Rule) -> None:
-        """Add or replace a wide limit, with its history."""
+        """Add or replace a wide limit, with its history. While the store cannot write this waits for it."""
+        await asyncio.shield(asyncio.ensure_future(self._set_rule(rule)))
+
+    async def _set_rule(self, rule: Rule) -> None:
         self._agenda.hold()
         try:
             self._agenda.set_rule(rule)
             changed = self._clock.ceiling()
-            await self._store.settle((), (), (), (), self._clock.now())
-            await self.restore_rules([rule], changed)
+            while True:
+                try:
+                    await self._store.settle((), (), (), (), self._clock.now())
+                    await self.restore_rules([rule], changed)
+                    break
+                except UnavailableError:
+                    await asyncio.sleep(AWAY_S)
         except PacelineError:
             self._agenda.drop_rule(rule.name)  # without its history it would let too much through
             raise
@@ -141,17 +195,18 @@ class Gates:
         if not rules:
             return
         now = self._clock.now()
-        since = now - max(rule.limit.span_ms for rule in rules) - abs(self.shift)
+        since = now - max(rule.limit.span_ms for rule in rules) - self.moves.reach
         sends = await self._store.occupancy(since, None)
         if any(each.flow not in self.keys for each in sends):
             self.keys.update(await self._store.flow_keys())
         for each in sends:
             key = self.keys.get(each.flow)
-            if key is None or (changed is not None and self._moment(each, now) > changed):
+            ended = self._ended(each.finished, now if changed is None else changed, now)
+            if key is None or ended is None:
                 continue
             for rule in rules:
-                if rule.covers(key) and self._moment(each, now) + rule.limit.span_ms > now:
-                    self._occupy(rule, each, self._moment(each, now))
+                if rule.covers(key) and ended + rule.limit.span_ms > now:
+                    self._occupy(rule, each, ended)
         for rule in rules:
             gate = self._agenda.scopes.gates.get(("limit", rule.name))
             if gate is not None:

@@ -42,6 +42,9 @@ class Outlook:
             return row.started_at or self._clock.now(), []
         if state not in (State.PENDING, State.SCHEDULED, State.RETRYING):
             return None, []
+        release = self._agenda.out.get(row.id)
+        if release is not None:  # it is being handed over: the place it has taken is its own
+            return max(self._clock.now(), release.start_at), []
         index = await self._store.ahead(row.flow, row.turn, row.id) if state is State.PENDING else 0
         entry = Entry(row.turn, row.id, row.expires_at, row.recipient, row.group)
         return self.forecast(row.flow, key, state, row.due_at, index, entry)

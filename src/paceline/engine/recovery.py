@@ -1,12 +1,11 @@
 """What is done once, before the first send: settle what a crash left open, and rebuild every gate's history."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 import structlog
 
-from paceline.clock import Clock, boot_reading
-from paceline.engine.audit_clock import step_document
+from paceline.clock import Clock
 from paceline.engine.directory import Directory
 from paceline.engine.gates import Gates
 from paceline.engine.suspects import (
@@ -19,15 +18,14 @@ from paceline.engine.suspects import (
     known_suspects,
     remember,
 )
+from paceline.model.accounts import AccountSpec
 from paceline.model.ids import to_text
 from paceline.model.messages import FlowKey, HandedOver, NewMessage, Settlement
 from paceline.model.states import Event, State, after
 from paceline.pacing.agenda import Agenda
-from paceline.stores.base import Document, Store
+from paceline.stores.base import Store
 
 SLICE = 1000
-STEP_MS = 500
-"""A change of the wall clock larger than this between two runs is corrected for."""
 
 FollowUp = Callable[[HandedOver, Settlement], tuple[NewMessage, FlowKey] | None]
 
@@ -108,34 +106,7 @@ def _settlement(
     )  # fmt: skip
 
 
-async def clock_shift(store: Store, clock: Clock) -> int:
-    """By how many milliseconds the wall clock was moved since the last run on this boot of the machine.
-
-    Journal times were taken before the move; adding the shift puts them on today's scale.
-    """
-    reading = boot_reading()
-    if reading is None:
-        return 0
-    boot, offset = reading
-    shift = 0
-    for document in await store.documents("clock"):
-        known = msgspec.json.decode(document.body)
-        if known.get("boot") == boot:
-            shift = offset - int(known["offset"])
-    body = msgspec.json.encode({"boot": boot, "offset": offset}).decode()
-    await store.put([Document("clock", "", "boot", body, clock.now())])
-    if abs(shift) <= STEP_MS:
-        return 0
-    log.warning("the wall clock was moved since the last run", ms=shift)
-    await store.put(
-        [step_document(clock.now(), shift)]
-    )  # without it nobody could tell the journal's times apart
-    return shift
-
-
-async def restore_gates(
-    store: Store, agenda: Agenda, directory: Directory, gates: Gates, clock: Clock
-) -> None:
+async def restore_gates(store: Store, agenda: Agenda, directory: Directory, gates: Gates) -> None:
     """Bring back every account's windows, waits and stops, every wide limit, and every flow that has work."""
     gates.keys.update(await store.flow_keys())
     specs = list(directory.accounts.values())
@@ -146,23 +117,14 @@ async def restore_gates(
     await gates.restore_rules(list(directory.rules.values()))
     for queue in directory.queues.values():
         gates.set_queue(queue)
-    await restore_notes(store, agenda, gates, clock)
+    await restore_notes(gates, specs)
     for flow in await store.flows():
         agenda.known(flow.number, flow.key)
 
 
-async def restore_notes(store: Store, agenda: Agenda, gates: Gates, clock: Clock) -> None:
+async def restore_notes(gates: Gates, specs: Sequence[AccountSpec]) -> None:
     """Bring back the waits and stops that providers asked for."""
-    now = clock.now()
-    for note in await store.notes():
+    for note in await gates.restore_waits(specs):
         gate = gates.account(note.account)
         if gate is not None and note.stopped:
             gate.stopped = note.stopped
-        until = (note.flood_until or 0) + gates.shift
-        if until <= now:
-            continue
-        for kind, value in (("recipient", note.recipient), ("group", note.group)):
-            if value:
-                agenda.block(note.account, kind, value, until)
-        if gate is not None and not note.recipient and not note.group:
-            gate.block(until)

@@ -17,8 +17,9 @@ from paceline.engine.doctor import examine
 from paceline.engine.keys import Keys
 from paceline.engine.limits import Limits
 from paceline.engine.messages import Messages
+from paceline.engine.moves import clock_moves
 from paceline.engine.queues import Queues
-from paceline.engine.recovery import clock_shift, restore_gates, restore_notes, settle_open
+from paceline.engine.recovery import restore_gates, restore_notes, settle_open
 from paceline.engine.secrets import Vault
 from paceline.engine.template_verbs import Templates
 from paceline.engine.threads import ThreadPool
@@ -87,9 +88,9 @@ class Service:
         await documents.load(core)
         await self.accounts.load()
         await self.keys.load()
-        core.gates.shift = await clock_shift(core.store, core.clock)
+        core.gates.moves = await clock_moves(core.store, core.clock)
         found = await settle_open(core.store, core.directory, core.clock, core.dispatcher.follow_up)
-        await restore_gates(core.store, core.agenda, core.directory, core.gates, core.clock)
+        await restore_gates(core.store, core.agenda, core.directory, core.gates)
         for flow in await core.store.flows():
             core.dispatcher.pending[flow.number] = flow.pending
         core.suspects.begin(found.suspects)
@@ -136,7 +137,7 @@ class Service:
             await documents.load(core)
             await self.accounts.load()
             core.gates.shut_all(core.directory.accounts.values())
-            await restore_notes(core.store, core.agenda, core.gates, core.clock)
+            await restore_notes(core.gates, list(core.directory.accounts.values()))
             core.gates.keys.update(await core.store.flow_keys())
             return await examine(core, self._facts, running=False)
         finally:

@@ -30,19 +30,23 @@ def _ms(local: datetime) -> int:
 class Quota:
     """Units of one calendar period. `used` counts those reserved and those committed."""
 
-    __slots__ = ("flying", "maximum", "period", "resets_at", "used", "zone")
+    __slots__ = ("begins_at", "flying", "maximum", "period", "resets_at", "used", "zone")
 
     def __init__(self, maximum: int, period: Period, zone: str) -> None:
         """`maximum` sends for each `period` of the calendar of `zone` (an IANA name)."""
         self.maximum, self.period, self.zone = maximum, period, zone
         self.used = 0
         self.flying = 0
+        self.begins_at = 0
         self.resets_at = 0
 
     def opens(self, now: int) -> int:
         """The moment from which one more unit may be reserved."""
         self._turn_page(now)
-        return 0 if self.used < self.maximum else self.resets_at
+        if self.used >= self.maximum:
+            return self.resets_at
+        # Units of a day that begins shortly may be reserved already; nothing of them may be sent before it does.
+        return self.begins_at if self.begins_at > now else 0
 
     def left(self, now: int) -> int:
         """Units that are neither reserved nor committed."""
@@ -73,5 +77,5 @@ class Quota:
 
     def _turn_page(self, now: int) -> None:
         if now >= self.resets_at:
-            self.resets_at = period_bounds(now, self.period, self.zone)[1]
+            self.begins_at, self.resets_at = period_bounds(now, self.period, self.zone)
             self.used = self.flying

@@ -1,0 +1,11 @@
+"""Seeds that once broke a rule, each with what was wrong. They are run again by the tests."""
+
+REGRESSIONS: dict[int, str] = {
+    11: "only the first start after a move of the wall clock knew of it: later ones opened windows early",
+    23: "an account that was removed and put back had forgotten that its provider had asked it to wait",
+    45: "a wide limit was rebuilt from a journal on two scales of time as if they were one",
+    220: "limits changed after a move of the clock left out what the journal seemed to have in the future",
+    226: "a message that was being handed over named its own place as one that it waits for",
+    233: "a wide limit whose history could not be read was listed and held nobody",
+    366: "after the first hand-over ahead of midnight the next ones of the new day's quota began at once",
+}
