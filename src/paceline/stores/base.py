@@ -13,6 +13,7 @@ use the same name, and an account of one tenant may be shared with others. The s
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
@@ -200,6 +201,22 @@ class Document(msgspec.Struct, array_like=True):
     updated_at: int
 
 
+class CopyFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What is in a database or a copy of one, found by a check of all of it.
+
+    `version` is its schema's, `newest` the one that this program knows; `waiting` counts messages that will be
+    sent, `under_way` those whose hand-over is marked and not ended.
+    """
+
+    version: int
+    newest: int
+    bytes: int
+    messages: int
+    waiting: int
+    under_way: int
+    documents: int
+
+
 class Store(Protocol):
     """What the engine asks of a store. Methods that write are durable when they return."""
 
@@ -315,6 +332,13 @@ class Store(Protocol):
 
     async def greatest_id(self) -> int:
         """The greatest message id ever stored, 0 for none."""
+
+    async def copy(self, target: Path, now: int) -> CopyFacts:
+        """Write a consistent, checked copy to the new file `target`, beside everything that goes on.
+
+        Raises:
+            ConflictError: the file exists.
+        """
 
     async def health(self) -> dict[str, Any]:
         """Facts for `doctor` and the metrics: version, sizes, waits, last commit, free space."""
