@@ -8,6 +8,7 @@ from typing import Any
 
 from paceline.engine.core import Core
 from paceline.engine.counting import Counted, by_state, counted
+from paceline.engine.installation import Hold
 from paceline.engine.keys import SYSTEM
 from paceline.model.checks import print_time
 from paceline.model.errors import PacelineError
@@ -27,10 +28,10 @@ PRIVATE_FILES = ("admin.key", "secret.key")
 Finding = dict[str, Any]
 
 
-async def examine(core: Core, settings_facts: Mapping[str, Any]) -> list[Finding]:
+async def examine(core: Core, settings_facts: Mapping[str, Any], hold: Hold | None = None) -> list[Finding]:
     """Every check with what it found; `settings_facts` are settings by name (``data``: the data folder)."""
     found = [*await _store(core), _clock(core), *_folder(settings_facts.get("data"))]
-    found += [_scheduler(core), *_accounts(core), _queues(core)]
+    found += [_hold(hold), _scheduler(core), *_accounts(core), _queues(core)]
     try:
         counts = await counted(core, SYSTEM)
         found += [await _stuck(core), _uncertain(counts), _orphans(core, counts)]
@@ -98,6 +99,12 @@ def _folder(place: object) -> list[Finding]:
         private = os.name != "posix" or not mode & 0o077
         found.append(_finding(name, private, f"mode {mode:03o}", f"Run: chmod 600 {folder / name}"))
     return found
+
+
+def _hold(hold: Hold | None) -> Finding:
+    detail = "nothing is held back" if hold is None else f"everything is on hold: {hold.text}"
+    advice = "Look at what waits, then: paceline release (--cancel-before TIME cancels what was due before)"
+    return _finding("hold", hold is None, detail, advice)
 
 
 def _scheduler(core: Core) -> Finding:

@@ -11,8 +11,10 @@ from paceline.clock import Clock
 from paceline.engine import documents
 from paceline.engine.accounts import Accounts
 from paceline.engine.actions import Actions
+from paceline.engine.backups import Backups
 from paceline.engine.core import Core, Options
 from paceline.engine.doctor import examine
+from paceline.engine.holds import HOW, Holds
 from paceline.engine.keys import Keys
 from paceline.engine.limits import Limits
 from paceline.engine.messages import Messages
@@ -53,7 +55,9 @@ class Service:
         self.queues = Queues(self.core, self.actions)
         self.limits = Limits(self.core)
         self.templates = Templates(self.core)
-        self.watch = Watch(self.core)
+        self.holds = Holds(self.core, self.actions)
+        self.watch = Watch(self.core, self.holds)
+        self.backups = Backups(self.core, facts.get("data"))
         self._threads = threads
         self._facts = dict(facts)
         self._at_close = at_close
@@ -62,7 +66,7 @@ class Service:
     @property
     def ready(self) -> bool:
         """Messages are accepted and sent."""
-        return self._open and not self.core.dispatcher.away
+        return self._open and not self.core.dispatcher.away and self.holds.held is None
 
     @property
     def state(self) -> dict[str, Any]:
@@ -72,6 +76,8 @@ class Service:
             reasons.append("starting or stopping")
         if self.core.dispatcher.away:
             reasons.append("the store cannot write")
+        if self.holds.held is not None:
+            reasons.append(f"on hold: nothing is sent; {HOW}")
         return {"ready": self.ready, "reasons": reasons}
 
     async def start(self, key_file: Path | None) -> bool:
@@ -91,6 +97,7 @@ class Service:
         await restore_gates(core.store, core.agenda, core.directory, core.gates, core.clock)
         for flow in await core.store.flows():
             core.dispatcher.pending[flow.number] = flow.pending
+        await self.holds.load()
         first = key_file is not None and await self.keys.first(key_file)
         core.upkeep.start()
         core.dispatcher.start()
@@ -110,5 +117,5 @@ class Service:
 
     async def doctor(self) -> list[dict[str, Any]]:
         """What is wrong or soon will be, with advice."""
-        found: list[dict[str, Any]] = await examine(self.core, self._facts)
+        found: list[dict[str, Any]] = await examine(self.core, self._facts, self.holds.held)
         return found
