@@ -76,8 +76,12 @@ async def main(rows: int, use_vacuum: bool, polite: bool):
     print(f"copied in {seconds[0]:.1f} s, whole run {time.perf_counter() - began:.1f} s")
     for name, each in took.items():
         cuts = statistics.quantiles(each, n=100)
-        print(f"{name:8} {len(each):6} commits  p50 {cuts[49]:6.2f}  p99 {cuts[98]:7.2f}  max {max(each):7.1f} ms")
-    print(f"log at most {wal / 1024**2:.0f} MiB while copying; copy {target.stat().st_size / 1024**2:.0f} MiB")
+        print(
+            f"{name:8} {len(each):6} commits  p50 {cuts[49]:6.2f}  p99 {cuts[98]:7.2f}  max {max(each):7.1f} ms"
+        )
+    print(
+        f"log at most {wal / 1024**2:.0f} MiB while copying; copy {target.stat().st_size / 1024**2:.0f} MiB"
+    )
     await store.close()
     for each in folder.iterdir():
         each.unlink()

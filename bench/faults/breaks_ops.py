@@ -58,7 +58,7 @@ def _purge_everything() -> None:
     sqlite.ENDED = frozenset(State)  # type: ignore[misc, attr-defined]  # that is the break
     statements = load_statements("sqlite")
     clean = statements["make_clean"]
-    sql = clean.sql.replace("entry.state IN (5, 6, 7, 8)", "entry.state IN (1, 2, 4, 5, 6, 7, 8)")
+    sql = clean.sql.replace("entry.state IN (5, 6, 7, 8)", "entry.state IN (1, 2, 3, 4, 5, 6, 7, 8, 9)")
     statements["make_clean"] = msgspec.structs.replace(clean, sql=sql)
 
 
