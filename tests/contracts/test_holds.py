@@ -20,6 +20,10 @@ async def settled() -> None:
         await asyncio.sleep(0)
 
 
+def is_ready(engine: Engine) -> bool:
+    return engine.service.ready
+
+
 async def test_on_hold_nothing_is_sent_and_every_message_says_so(tmp_path: Path) -> None:
     async with running(tmp_path) as engine:
         await engine.service.holds.hold(ADMIN, {"reason": "moving"})
@@ -36,7 +40,7 @@ async def test_on_hold_nothing_is_sent_and_every_message_says_so(tmp_path: Path)
         for each in (receipt.id, id_):  # what a sender is answered
             eta, reasons = engine.service.messages.outlook(each)
             assert eta is None and reasons[0]["kind"] == "held"
-        assert not engine.service.ready
+        assert not is_ready(engine)
         assert "paceline release" in engine.service.state["reasons"][0]
         overview = await engine.service.watch.overview(ADMIN)
         assert overview["hold"]["cause"] == "asked"
@@ -48,7 +52,7 @@ async def test_on_hold_nothing_is_sent_and_every_message_says_so(tmp_path: Path)
         assert engine.script.sent == []
         assert await engine.service.holds.release(ADMIN, {}, False) == {"held": False, "cancelled": 0}
         assert await engine.script.calls(1) == [(id_, "a0")]
-        assert engine.service.ready
+        assert is_ready(engine)
         assert (await engine.service.watch.overview(ADMIN))["hold"] == {"held": False}
 
 
@@ -111,7 +115,8 @@ async def test_who_may_hold_and_release_and_with_what(tmp_path: Path) -> None:
         for caller in (ACME, role("operator")):
             with pytest.raises(DeniedError):
                 await holds.release(caller, {}, False)
-        for body in ({"cancel_before": "yesterday"}, {"cancel_before": 5}, {"what": 1}, []):
+        wrong: tuple[object, ...] = ({"cancel_before": "yesterday"}, {"cancel_before": 5}, {"what": 1}, [])
+        for body in wrong:
             with pytest.raises(InvalidError):
                 await holds.release(ADMIN, body, False)
         assert holds.held is not None
