@@ -9,7 +9,7 @@ from paceline.clock import ManualClock
 from paceline.engine.keys import DeniedError
 from paceline.model.checks import print_time
 from paceline.model.errors import ConflictError, InvalidError
-from tests.contracts.test_engine_support import ACME, ADMIN, role, running
+from tests.contracts.test_engine_support import ACME, ADMIN, Engine, role, running
 
 START = 1_750_000_000_000
 
