@@ -107,6 +107,11 @@ async def test_who_may_hold_and_release_and_with_what(tmp_path: Path) -> None:
             with pytest.raises(DeniedError):
                 await holds.hold(caller, {})
         await holds.hold(role("operator"), {})
+        for caller in (ACME, role("operator")):
+            with pytest.raises(DeniedError):
+                await engine.service.backups.make(caller, {})
+            with pytest.raises(DeniedError):
+                await engine.service.backups.list(caller)
         since = holds.status(ADMIN)["since"]
         await holds.hold(ADMIN, {"reason": "again"})
         assert holds.status(ADMIN)["since"] == since  # the first reason stays

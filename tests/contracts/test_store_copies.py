@@ -89,17 +89,25 @@ async def test_a_copy_of_a_store_in_use_is_whole_private_and_marked(tmp_path: Pa
 async def test_a_copy_holds_one_moment_however_much_is_written_meanwhile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite_copy, "PAGES", 1)
     store = await filled(tmp_path / "a.db", 300)
-    copying = asyncio.ensure_future(store.copy(tmp_path / "b.db", NOW))
-    rounds = 0
-    while not copying.done():
+    loop, rounds, flush = asyncio.get_running_loop(), 0, sqlite_copy.flush
+
+    async def write() -> None:
         await store.add([message(), message()], [FLOW], NOW)
-        rounds += 1
-    facts = await copying
-    assert rounds > 2  # else nothing was written meanwhile
-    assert facts.messages == facts.waiting + facts.under_way
-    assert (facts.messages - 300) % 2 == 0 and facts.messages < 300 + 2 * rounds
+
+    def write_and_flush(path: Path) -> None:
+        nonlocal rounds
+        if path.suffix == ".part" and rounds < 30:
+            rounds += 1
+            asyncio.run_coroutine_threadsafe(write(), loop).result(20)
+        flush(path)
+
+    monkeypatch.setattr(sqlite_copy, "PAGES", 1)
+    monkeypatch.setattr(sqlite_copy, "_STEPS_BETWEEN_FLUSHES", 1)
+    monkeypatch.setattr(sqlite_copy, "flush", write_and_flush)
+    assert (await store.copy(tmp_path / "b.db", NOW)).messages == 300
+    assert rounds == 30
+    assert len(await store.find(EVERYTHING, None, 1000)) == 360
     await store.close()
 
 
@@ -153,6 +161,18 @@ async def test_a_copy_of_a_damaged_database_is_refused_and_nothing_is_left(tmp_p
     with pytest.raises(UnavailableError, match="damaged"):
         facts_of(tmp_path / "a.db")
     assert names(tmp_path).isdisjoint({"b.db", "b.db.part"})
+
+
+async def test_a_copy_that_opens_and_contradicts_itself_is_found_out(tmp_path: Path) -> None:
+    store = await filled(tmp_path / "a.db")
+    await store.close()
+    data = (tmp_path / "a.db").read_bytes()
+    place = data.rindex(b"ann@example.com")  # one of the table's and the index's, which then differ
+    (tmp_path / "a.db").write_bytes(data[:place] + b"bnn" + data[place + 3 :])
+    with pytest.raises(UnavailableError, match="damaged"):
+        copy_database(tmp_path / "a.db", tmp_path / "b.db", mark_copy, NOW)
+    with pytest.raises(UnavailableError, match="damaged"):
+        files(tmp_path / "new" / "b.db").restore(tmp_path / "a.db", NOW, replace=False)
 
 
 def spoil(path: Path) -> None:
@@ -299,6 +319,9 @@ async def test_the_schema_goes_down_and_up_again_without_losing_a_row(tmp_path: 
     assert files(path).migrate(FIRST, NOW + 3) == (FIRST, None)
     assert facts_of(path).messages == 5
     files(path).migrate(FIRST + 2, NOW + 4)
+    files(path).migrate(FIRST, NOW + 5)  # both steps at once
+    assert (schema(path), pragma(path, "user_version")) == (old, FIRST)
+    files(path).migrate(FIRST + 2, NOW + 6)
     store = await opened(path)
     with pytest.raises(OccupiedError):
         files(path).migrate(FIRST, NOW)
