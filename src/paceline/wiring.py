@@ -24,15 +24,18 @@ from paceline.clock import SystemClock
 from paceline.config import Settings
 from paceline.engine.core import Options
 from paceline.engine.doctor import examine_folder
+from paceline.engine.holds import HOW
+from paceline.engine.installation import mark_copy
 from paceline.engine.secrets import Vault
 from paceline.engine.service import Service
 from paceline.engine.threads import ThreadPool
 from paceline.model.errors import InvalidError, PacelineError, Problem
 from paceline.observe import configure_logging
-from paceline.stores.base import JournalReader
+from paceline.stores.journal import JournalReader
 from paceline.stores.sqlite import SqliteStore
 from paceline.stores.sqlite_audit import SqliteJournalReader
-from paceline.stores.sqlite_copy import copy_idle
+from paceline.stores.sqlite_files import SqliteFiles
+from paceline.stores.sqlite_idle import copy_idle
 
 if TYPE_CHECKING:
     from paceline.api.server import Server
@@ -54,10 +57,23 @@ def make_store(settings: Settings) -> SqliteStore:
     Raises:
         InvalidError: there is no such kind of store.
     """
+    return SqliteStore(_store_path(settings), mark_copy)
+
+
+def make_files(settings: Settings) -> SqliteFiles:
+    """The same store as files, for what is done without serving it: copying, putting back, migrating.
+
+    Raises:
+        InvalidError: there is no such kind of store.
+    """
+    return SqliteFiles(_store_path(settings), mark_copy)
+
+
+def _store_path(settings: Settings) -> Path:
     if settings.store is None:
-        return SqliteStore(settings.data / FILE_NAME)
+        return settings.data / FILE_NAME
     if settings.store.startswith("sqlite:///"):
-        return SqliteStore(settings.store.removeprefix("sqlite:///"))
+        return Path(settings.store.removeprefix("sqlite:///"))
     raise InvalidError([Problem("/store", "must be sqlite:///PATH; other stores are not there yet")])
 
 
@@ -191,6 +207,9 @@ async def _serve(settings: Settings, handlers: Handlers | None) -> int:
         loop.add_signal_handler(number, _end, service, server)
     first = await service.start(settings.data / KEY_FILE)
     _greet(settings, server.port, first=first)
+    if service.holds.held is not None:
+        sys.stdout.write(f"ON HOLD: nothing is sent. {service.holds.held.text};\n{HOW}\n")
+        sys.stdout.flush()
     _spare_the_collector()
     try:
         await server.serve()

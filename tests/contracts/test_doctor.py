@@ -23,6 +23,7 @@ from paceline.clock import SystemClock
 from paceline.config import load
 from paceline.engine import doctor, doctor_folder, doctor_messages, doctor_sending, doctor_store, loop_watch
 from paceline.engine.doctor import CHECKS
+from paceline.engine.moves import Moves
 from paceline.engine.service import Service
 from paceline.model.errors import UnavailableError
 from paceline.model.outcomes import AccountStopped, Outcome, Permanent, RateLimited, Unknown
@@ -378,6 +379,13 @@ async def test_addresses_that_are_refused_are_not_reached(tmp_path: Path) -> Non
     finally:
         await strict.close(1)
         listener.close()
+
+
+async def test_a_hold(service: Service) -> None:
+    assert (await said(service, "hold"))[0] == "pass"
+    await service.holds.hold(ADMIN, {"reason": "moving house"})
+    status, text = await said(service, "hold")
+    assert status == "fail" and "moving house" in text and "paceline release" in text
 
 
 async def test_a_function_that_blocks_the_loop_is_named(

@@ -10,6 +10,7 @@ from paceline.channels.base import Channel, Outgoing, SendingAccount
 from paceline.clock import Clock, ManualClock, SystemClock
 from paceline.engine.core import Options
 from paceline.engine.events import StreamEvent
+from paceline.engine.installation import mark_copy
 from paceline.engine.keys import Caller
 from paceline.engine.secrets import Vault
 from paceline.engine.service import Service
@@ -67,7 +68,7 @@ class Engine:
         self.clock = clock or SystemClock()
         self.script, self.other = Script(), Other()
         self.threads = ThreadPool()
-        self.store = SqliteStore(folder / "queue.db")
+        self.store = SqliteStore(folder / "queue.db", mark_copy)
         self.service = Service(
             self.store, {"script": self.script, "other": self.other}, self.clock, Vault(bytes(32)), lambda: 0.5,
             lambda _url: None, Options(), self.threads, {"data": str(folder)}, _nothing,

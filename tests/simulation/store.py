@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from enum import IntEnum
 from functools import partial
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from paceline.model.errors import ConflictError, UnavailableError
@@ -25,6 +26,7 @@ from paceline.model.messages import (
 )
 from paceline.stores.base import (
     Attempt,
+    CopyFacts,
     Daily,
     Document,
     Expired,
@@ -380,11 +382,15 @@ class SimulatedStore:
         """See `Store.greatest_id`."""
         return await self._read(lambda t: t.greatest)
 
+    async def copy(self, target: Path, now: int) -> CopyFacts:
+        """See `Store.copy`: there is no file here to copy."""
+        raise UnavailableError("a simulated store has no file")
+
     async def health(self) -> dict[str, Any]:
         """See `Store.health`."""
         waiting = len(self._gathered) + len(self._pending)
         return {
-            "engine": "simulated", "version": "1", "file": "", "file_bytes": 1, "wal_bytes": 0, "free_bytes": 1,
+            "engine": "simulated", "version": "1", "file": None, "file_bytes": 1, "wal_bytes": 0, "free_bytes": 1,
             "commits": self._commits, "commit_ms": 0.0, "checkpoint_ms": 0.0, "failures": 0, "pending": waiting,
         }  # fmt: skip
 

@@ -30,6 +30,11 @@ COMMANDS = [
     "test-queue",
     "export",
     "audit",
+    "hold",
+    "release",
+    "backup",
+    "restore",
+    "store",
     "doctor",
 ]
 
@@ -148,6 +153,9 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
         "keys revoke",
         "test-queue",
         "export",
+        "hold",
+        "release",
+        "backup",
         "doctor",
     ],
 )
@@ -160,7 +168,8 @@ def test_every_command_that_asks_a_server_has_json(command: str, capsys: pytest.
 def test_the_page_of_the_command_line_names_every_command() -> None:
     page = (Path(__file__).resolve().parents[2] / "docs" / "cli.md").read_text("utf-8")
     named = set(re.findall(r"^\| `paceline ([^`]+)` \|", page, re.MULTILINE))
-    groups = {name: main.build(name)[name] for name in ("messages", "accounts", "limits", "queues", "keys")}
+    nested = ("messages", "accounts", "limits", "queues", "keys", "store")
+    groups = {name: main.build(name)[name] for name in nested}
     inner = {f"{name} {one}" for name, group in groups.items() for one in group if not one.startswith("-")}
     assert named == inner | (set(COMMANDS) - set(groups))
 

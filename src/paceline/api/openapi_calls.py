@@ -278,6 +278,21 @@ CALLS: Final[tuple[Operation, ...]] = (
     _row("DELETE", "/keys/{name}", "System", "Revoke a key", "admin", _GONE),
     _row("GET", "/doctor", "System", "Check the installation", "admin", _ok("Figures"), query=("reach",),
          told="Each check has a `status` (pass, warn or fail), a line of what was found, and a line of advice."),
+    _row("GET", "/backups", "System", "List back-ups", "admin", _ok("Page"), told="Newest first."),
+    _row("POST", "/backups", "System", "Back the store up", "admin",
+         {201: Reply("Backup", "The copy is whole, checked and on disk.")}, body="NewBackup",
+         example={"name": "before-the-move.db"}, conflicts=True,
+         told="A consistent copy in the folder `backups` of the data folder, made while messages are taken in and "
+              "sent. It begins on hold wherever it is started."),
+    _row("GET", "/hold", "System", "Whether everything is on hold", "viewer", _ok("Hold")),
+    _row("POST", "/hold", "System", "Put everything on hold", "operator", _ok("Hold"), body="NewHold",
+         example={"reason": "moving to another machine"},
+         told="Nothing is sent until it is released, over restarts as well. Calls in flight finish; messages are "
+              "still taken in."),
+    _row("POST", "/hold/release", "System", "Release the hold", "admin", _ok("Released"), query=("dry_run",),
+         body="Release", example={"cancel_before": "2030-01-01T12:00:00Z"}, conflicts=True,
+         told="With `cancel_before`, what waits and was due before that moment is cancelled first, as far as it "
+              "came with the copy: the original may have sent it. A dry run tells how many that would be."),
     Operation("GET", "/health/live", "System", "Whether the process lives", None, _ok("Health")),
     Operation("GET", "/health/ready", "System", "Whether messages are accepted and sent", None, {
         200: Reply("Health", "They are."), 503: Reply("Health", "They are not, and why.")}),

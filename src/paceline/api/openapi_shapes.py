@@ -261,6 +261,25 @@ SHAPES: Final[dict[str, Schema]] = {
     "NewKey": shape("A new key; it can be read in this answer and never again.", {
         "name": text(), "role": text(), "tenant": maybe(text()), "key": text(),
     }, "name role tenant key"),
+    "NewBackup": shape("A back-up to make.", {
+        "name": text("Of the file; from the time when it is missing. A path is refused."),
+        "keys": yes("Put secret.key and admin.key beside it (default false)."),
+    }, closed=True),
+    "Backup": shape("A back-up and what is in it.", {
+        "name": text(), "path": text("On the server's machine."), "keys": yes(), "bytes": number(),
+        "schema": number(), "messages": number(), "waiting": number(), "under_way": number(),
+    }, "name path keys bytes schema messages waiting under_way"),
+    "NewHold": shape("A hold to begin.", {"reason": text("What people are told.")}, closed=True),
+    "Hold": shape("Whether everything is on hold.", {
+        "held": yes(), "cause": text(enum=["restored", "copied", "moved", "rolled-back", "asked"]),
+        "text": text(), "since": _MOMENT, "copied_at": maybe(_MOMENT),
+    }, "held"),
+    "Release": shape("How to release a hold.", {
+        "cancel_before": {**_MOMENT, "description": "Cancel what was due before this moment."},
+    }, closed=True),
+    "Released": shape("What a release did, or with `dry_run` would do.", {
+        "held": yes(), "cancelled": number(), "waiting": number(), "would_cancel": number(),
+    }, "held"),
     "Scheduler": shape("Whether messages are being released.", {
         "is_running": yes(), "active_services": number(), "total_queued_subtasks": number(),
         "processing_rate": real("A second."), "last_health_check": maybe(_MOMENT),

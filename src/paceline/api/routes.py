@@ -7,7 +7,7 @@ import msgspec
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
-from paceline.api import accounts, messages, queues, system, watching
+from paceline.api import accounts, messages, operations, queues, system, watching
 from paceline.api.answers import json_answer
 from paceline.api.bodies import Headers, Query, one, parse_query
 from paceline.api.calls import Call, Endpoint
@@ -22,6 +22,7 @@ from paceline.model.checks import check_name
 PREFIX: Final = "/api/v1"
 ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     *messages.ENDPOINTS, *accounts.ENDPOINTS, *queues.ENDPOINTS, *watching.ENDPOINTS, *system.ENDPOINTS,
+    *operations.ENDPOINTS,
 )  # fmt: skip
 INGEST: Final[Mapping[str, tuple[str, ...]]] = {"/messages": ("POST",), "/messages/batch": ("POST",)}
 """Answered before routing; named here so that 405 and the reference know them."""

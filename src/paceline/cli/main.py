@@ -43,6 +43,11 @@ _ROOMS: Final[Sequence[tuple[str, str, str]]] = (
     ("test-queue", "paceline.cli.trial:trial", "Send test messages and tell how long they took."),
     ("export", "paceline.cli.export:export", "Write messages as CSV or JSON lines."),
     ("audit", "paceline.cli.audit:audit", "Hold what is stored against what was promised, without a server."),
+    ("hold", "paceline.cli.hold:hold", "Send nothing more until it is released."),
+    ("release", "paceline.cli.hold:release", "Send again after a restore, a move or a hold."),
+    ("backup", "paceline.cli.backup:backup", "Copy the database, whether or not the server runs."),
+    ("restore", "paceline.cli.backup:restore", "Put a copy into a data folder; it starts on hold."),
+    ("store", "paceline.cli.store:app", "Check the database, or move it to another schema."),
     ("doctor", "paceline.cli.doctor:doctor", "Check the installation and say what to mend."),
 )
 _EXAMPLES: Final = {

@@ -3,7 +3,7 @@
 from paceline.cli.accounts import row
 from paceline.cli.options import USUAL, Common
 from paceline.cli.queues import COLUMNS, rows_of
-from paceline.cli.show import Column, note, plural, put, put_json, put_table, safe, say, styled
+from paceline.cli.show import Column, local, note, plural, put, put_json, put_table, safe, say, styled
 
 
 def status(*, common: Common = USUAL) -> int:
@@ -11,12 +11,18 @@ def status(*, common: Common = USUAL) -> int:
     with common.open() as server:
         queues = server.get("/queues/status")
         accounts = list(server.pages("/accounts", {}, 1000))
+        hold = server.get("/hold")
         ready = server.ready()
         if common.json:
-            put_json({"ready": ready, "address": server.address, **queues, "accounts": accounts})
+            put_json(
+                {"ready": ready, "hold": hold, "address": server.address, **queues, "accounts": accounts}
+            )
             return 0 if ready else 1
         word = styled("ready", "green") if ready else styled("not ready", "red")
         put(f"{safe(server.address)} is {word}")
+    if hold["held"]:
+        say(f"ON HOLD since {local(hold['since'])}: nothing is sent. {safe(hold['text'])}")
+        say("Release it with: paceline release")
     summary = queues["summary"]
     say(
         f"{summary['totalWaiting']:,} waiting, {summary['totalActive']:,} active, "

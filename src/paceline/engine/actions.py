@@ -173,6 +173,10 @@ class Actions:
         """Remove all messages of a filter that may be removed; answers how many."""
         return await self._all_of(wanted, "delete", revisions.plan_delete)
 
+    async def cancel_all(self, wanted: Filter, plan: Plan) -> int:
+        """Cancel all waiting messages of a filter that `plan` does not refuse; answers how many."""
+        return await self._all_of(wanted, "cancel", plan)
+
     async def _of_order(self, caller: Caller, order: Order) -> int:
         if order.wanted is not None:
             return await self._all_of(order.wanted, order.action, order.plan)

@@ -15,7 +15,7 @@ from paceline.engine.documents import LIMIT
 from paceline.model.errors import NotFoundError
 from paceline.model.ids import first_of
 from paceline.pacing.scopes import Rule
-from paceline.stores.base import JournalReader
+from paceline.stores.journal import JournalReader
 
 ACCOUNT = "account"
 DAY_MS = 86_400_000

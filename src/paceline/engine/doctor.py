@@ -55,6 +55,7 @@ CHECKS = (
     Row("time zones", doctor_folder.zones),
     Row("open files", doctor_folder.open_files, running=True),
     Row("event loop", doctor_sending.blocked, running=True),
+    Row("hold", doctor_sending.hold),
     Row("scheduler", doctor_sending.scheduler, running=True),
     Row("refused accounts", doctor_sending.refused),
     Row("flood waits", doctor_sending.flooded),

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterator
 
 from paceline.channels.base import SendingAccount
+from paceline.engine import installation
 from paceline.engine.doctor_findings import Patient, Said, failed, few, passed, warned
 from paceline.model.accounts import AccountSpec
 from paceline.model.checks import print_time
@@ -23,6 +24,15 @@ async def scheduler(patient: Patient) -> Said:
     if patient.core.dispatcher.running:
         return passed("messages are released")
     return failed("it is stopped: nothing is sent", "Start it: POST /api/v1/scheduler/start")
+
+
+async def hold(patient: Patient) -> Said:
+    """Whether everything is held back, and why."""
+    found = installation.read(await patient.core.store.documents(installation.KIND)).hold
+    if found is None:
+        return passed("nothing is held back")
+    advice = "Look at what waits, then: paceline release (--cancel-before TIME cancels what was due before)"
+    return failed(f"everything is on hold: {found.text}", advice)
 
 
 async def refused(patient: Patient) -> Said:

@@ -22,7 +22,7 @@ QUICK_STEPS = 512
 FRESH_MS = 100
 """How long such a forecast serves the next senders as well."""
 KEPT = 1000
-_ENDLESS = ("paused", "stopped", "no-account")
+_ENDLESS = ("held", "paused", "stopped", "no-account")
 
 
 class Outlook:
@@ -33,6 +33,7 @@ class Outlook:
         self._store, self._agenda, self._clock, self._figures = store, agenda, clock, figures
         self.pending: dict[int, int] = {}
         self.running = True
+        self.held: Reason | None = None
         self._kept: dict[str, tuple[int, Schedule]] = {}
 
     async def of(self, row: StoredMessage, key: FlowKey) -> tuple[int | None, list[Reason]]:
@@ -51,10 +52,11 @@ class Outlook:
 
     def first(self, row: NewMessage, key: FlowKey) -> tuple[int | None, list[Reason]]:
         """For a message that was just taken in: quick, because every sender gets it with the answer."""
-        if row.state == State.SCHEDULED and self.running:
+        sending = self.running and self.held is None
+        if row.state == State.SCHEDULED and sending:
             return row.due_at, [Reason("scheduled", "it is scheduled for later", row.due_at)]
         index = max(0, self.pending.get(row.flow, 1) - 1)
-        if not index and self.running and self._goes_at_once(row.flow, key):
+        if not index and sending and self._goes_at_once(row.flow, key):
             return self._clock.now(), []
         return self.forecast(row.flow, key, State(row.state), row.due_at, index)
 
@@ -77,7 +79,7 @@ class Outlook:
         are left out, and what the accounts do next may be a fraction of a second old.
         """
         now = self._clock.now()
-        reasons: list[Reason] = []
+        reasons: list[Reason] = [] if self.held is None else [self.held]
         if not self.running:
             reasons.append(Reason("stopped", "the scheduler is stopped; start it with POST /scheduler/start"))
         if state is State.SCHEDULED:

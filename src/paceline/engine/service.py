@@ -12,8 +12,10 @@ from paceline.clock import Clock
 from paceline.engine import documents
 from paceline.engine.accounts import Accounts
 from paceline.engine.actions import Actions
+from paceline.engine.backups import Backups
 from paceline.engine.core import Core, Options
 from paceline.engine.doctor import examine
+from paceline.engine.holds import HOW, Holds
 from paceline.engine.keys import Keys
 from paceline.engine.limits import Limits
 from paceline.engine.messages import Messages
@@ -55,7 +57,9 @@ class Service:
         self.queues = Queues(self.core, self.actions)
         self.limits = Limits(self.core)
         self.templates = Templates(self.core)
-        self.watch = Watch(self.core)
+        self.holds = Holds(self.core, self.actions)
+        self.watch = Watch(self.core, self.holds)
+        self.backups = Backups(self.core, facts.get("data"))
         self._threads = threads
         self._facts = dict(facts)
         self._at_close = at_close
@@ -64,7 +68,7 @@ class Service:
     @property
     def ready(self) -> bool:
         """Messages are accepted and sent."""
-        return self._open and not self.core.dispatcher.away
+        return self._open and not self.core.dispatcher.away and self.holds.held is None
 
     @property
     def state(self) -> dict[str, Any]:
@@ -74,6 +78,8 @@ class Service:
             reasons.append("starting or stopping")
         if self.core.dispatcher.away:
             reasons.append("the store cannot write")
+        if self.holds.held is not None:
+            reasons.append(f"on hold: nothing is sent; {HOW}")
         return {"ready": self.ready, "reasons": reasons}
 
     async def start(self, key_file: Path | None) -> bool:
@@ -93,6 +99,7 @@ class Service:
         await restore_gates(core.store, core.agenda, core.directory, core.gates)
         for flow in await core.store.flows():
             core.dispatcher.pending[flow.number] = flow.pending
+        await self.holds.load()
         core.suspects.begin(found.suspects)
         core.loop_watch.start(asyncio.get_running_loop())
         first = key_file is not None and await self.keys.first(key_file)

@@ -11,6 +11,7 @@ from paceline.engine.core import Core
 from paceline.engine.counting import Counted, by_state, counted
 from paceline.engine.events import StreamEvent
 from paceline.engine.figures import SECONDS, Histogram
+from paceline.engine.holds import HOW, Holds
 from paceline.engine.keys import Caller, DeniedError
 from paceline.engine.metrics import Metrics
 from paceline.engine.tenant_figures import Flowing, TenantFigures
@@ -33,9 +34,9 @@ log = structlog.get_logger("paceline.watch")
 class Watch:
     """The verbs of watching. A tenant's key sees its own messages and events, and nothing of others."""
 
-    def __init__(self, core: Core) -> None:
-        """`core` holds the parts of the engine."""
-        self._core = core
+    def __init__(self, core: Core, holds: Holds) -> None:
+        """`core` holds the parts of the engine; `holds` tells whether everything is held back."""
+        self._core, self._holds = core, holds
         self._tenants = TenantFigures(core)
         self._metrics = Metrics(core)
         self._since = core.clock.now()
@@ -59,6 +60,7 @@ class Watch:
             "timestamp": print_time(core.clock.now()),
             "totals": totals,
             "total": sum(totals.values()),
+            "hold": self._holds.status(caller),
             "success_rate": {
                 "overall": success_rate(life),
                 "today": success_rate(row for row in days if row.day == today),
@@ -78,7 +80,7 @@ class Watch:
         totals = by_state(await counted(core, caller))
         return {
             "timestamp": print_time(core.clock.now()),
-            "is_running": core.dispatcher.running,
+            "is_running": core.dispatcher.running and self._holds.held is None,
             "in_flight": totals[State.PROCESSING.label],
             "waiting": sum(totals[state.label] for state in WAITING),
             "rates": self._rates(flowing, over=10),
@@ -132,7 +134,8 @@ class Watch:
         health = await core.store.health()
         totals = by_state(await counted(core, caller))
         gates = (core.gates.account(s.id) for s in core.directory.accounts.values() if caller.sees(s.owner))
-        running = core.dispatcher.running
+        held = self._holds.held is not None
+        running = core.dispatcher.running and not held
         answer: dict[str, Any] = {
             "is_running": running,
             "active_services": sum(1 for gate in gates if gate and not gate.paused and not gate.stopped),
@@ -140,7 +143,9 @@ class Watch:
             "processing_rate": self._rates(self._tenants.of(caller), over=10)["sent"],
             "last_health_check": print_time(core.clock.now()) if health else None,
         }
-        if not running:
+        if held:
+            answer["detail"] = f"on hold; {HOW}"
+        elif not running:
             answer["detail"] = (
                 "stopped; it goes on with POST /api/v1/scheduler/start or when the process restarts"
             )

@@ -13,12 +13,11 @@ use the same name, and an account of one tenant may be shared with others. The s
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
 
-from paceline.model.journal import Counted, DayFigures, Leftover, Sent, Standing
 from paceline.model.messages import (
     AccountNote,
     Added,
@@ -203,6 +202,22 @@ class Document(msgspec.Struct, array_like=True):
     updated_at: int
 
 
+class CopyFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What is in a database or a copy of one, found by a check of all of it.
+
+    `version` is its schema's, `newest` the one that this program knows; `waiting` counts messages that will be
+    sent, `under_way` those whose hand-over is marked and not ended.
+    """
+
+    version: int
+    newest: int
+    bytes: int
+    messages: int
+    waiting: int
+    under_way: int
+    documents: int
+
+
 class Store(Protocol):
     """What the engine asks of a store. Methods that write are durable when they return."""
 
@@ -319,70 +334,15 @@ class Store(Protocol):
     async def greatest_id(self) -> int:
         """The greatest message id ever stored, 0 for none."""
 
+    async def copy(self, target: Path, now: int) -> CopyFacts:
+        """Write a consistent, checked copy to the new file `target`, beside everything that goes on.
+
+        Raises:
+            ConflictError: the file exists.
+        """
+
     async def health(self) -> dict[str, Any]:
         """Facts for `doctor` and the metrics: version, sizes, waits, last commit, free space."""
 
     def export(self, wanted: Filter) -> AsyncIterator[list[StoredMessage]]:
         """All matching messages, newest first, a page at a time."""
-
-
-class JournalReader(Protocol):
-    """Reads a store for the audit without owning it, and never writes; the owner may be at work meanwhile.
-
-    Rows come in pages, so that memory does not grow with them. A store that cannot be read raises
-    `UnavailableError`, at any call.
-    """
-
-    @property
-    def name(self) -> str:
-        """The store's name for people: its file, or its address without a password."""
-
-    async def open(self) -> None:
-        """Find the store.
-
-        Raises:
-            NotFoundError: there is none.
-            SchemaError: it is not a Paceline store, or one of another version.
-        """
-
-    async def close(self) -> None:
-        """Let it go."""
-
-    def moment(self) -> AbstractAsyncContextManager[None]:
-        """All reads inside see the store as it is when the first one is made."""
-
-    async def sizes(self) -> dict[str, int]:
-        """How many `messages` and journal `lines` there are, and how many `bytes` they take."""
-
-    async def documents(self, kind: str) -> list[Document]:
-        """See `Store.documents`."""
-
-    async def flow_keys(self) -> dict[int, FlowKey]:
-        """See `Store.flow_keys`."""
-
-    async def told_to_wait(self) -> list[str]:
-        """Accounts that a provider ever told to wait, as far as the journal goes back."""
-
-    def sends(self, since: int, account: str | None = None) -> AsyncIterator[list[Sent]]:
-        """Sends that finished after `since`, account by account (or of one alone), each by start."""
-
-    def sends_in_time(self, since: int) -> AsyncIterator[list[Sent]]:
-        """The same of all accounts together, by start."""
-
-    def standings(self, first: int) -> AsyncIterator[list[Standing]]:
-        """Every message from the id `first`, by id."""
-
-    def lines(self, first: int) -> AsyncIterator[list[Attempt]]:
-        """Every journal line of messages from the id `first`, by (message, number)."""
-
-    def counts(self) -> AsyncIterator[list[Counted]]:
-        """Kept counts beside real ones."""
-
-    def days(self) -> AsyncIterator[list[DayFigures]]:
-        """Kept figures of each day beside the journal's."""
-
-    async def leftovers(self) -> list[Leftover]:
-        """Rows that point to nothing."""
-
-    async def integrity(self) -> list[str]:
-        """What the store's check of its own files finds; empty when all is well or there is no such check."""

@@ -6,15 +6,17 @@ reads have their own threads and never wait for it. Statements are in ``sql/sqli
 
 import asyncio
 import shutil
+import threading
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
 import apsw
 import msgspec
 
-from paceline.model.errors import UnavailableError
+from paceline.model.errors import ConflictError, UnavailableError
 from paceline.model.ids import first_of
 from paceline.model.messages import (
     AccountNote,
@@ -30,6 +32,7 @@ from paceline.model.states import ENDED
 from paceline.stores import sqlite_find, sqlite_writes
 from paceline.stores.base import (
     Attempt,
+    CopyFacts,
     Daily,
     Document,
     Expired,
@@ -42,6 +45,9 @@ from paceline.stores.base import (
     StoredMessage,
     Tally,
 )
+from paceline.stores.sqlite_copy import Mark as CopyMark
+from paceline.stores.sqlite_copy import copy_database, stand_back
+from paceline.stores.sqlite_files import SqliteFiles
 from paceline.stores.sqlite_reader import Readers
 from paceline.stores.sqlite_schema import Ownership, Session, open_writer
 from paceline.stores.sqlite_writer import Kind, Writer
@@ -56,20 +62,26 @@ _EXPORT_PAGE = 500
 class SqliteStore:
     """A `Store` in one SQLite file. `open` binds it to the running event loop."""
 
-    def __init__(self, path: str | Path) -> None:
-        """Name the file; its folder is made when it is missing."""
+    def __init__(self, path: str | Path, mark: CopyMark = lambda _known, _now: ()) -> None:
+        """Name the file; its folder is made when it is missing. `mark` makes a copy know that it is one."""
         self.path = Path(path)
+        self._mark = mark
+        self._stop_copying = threading.Event()
+        self._copying: asyncio.Future[CopyFacts] | None = None
         self._writer_or_none: Writer | None = None
         self._quick: Readers | None = None
         self._slow: Readers | None = None
 
     async def open(self, now: int) -> None:
         """Take the file, bring its schema up to date and start the threads."""
-        session, ownership = await asyncio.to_thread(self._open)
+        session, ownership = await asyncio.to_thread(self._open, now)
         self._writer_or_none = Writer(session, self.path, asyncio.get_running_loop(), ownership)
 
     async def close(self) -> None:
-        """Finish what was asked for and let the file go."""
+        """Finish what was asked for and let the file go; a copy under way is given up."""
+        self._stop_copying.set()
+        if self._copying is not None:
+            await asyncio.wait([self._copying])
         readers = [pool for pool in (self._quick, self._slow) if pool is not None]
         self._quick = self._slow = None
         for pool in readers:
@@ -253,6 +265,25 @@ class SqliteStore:
         greatest: int = await self._readers(self._quick).read(lambda session: session.value("greatest_id"))
         return greatest
 
+    async def copy(self, target: Path, now: int) -> CopyFacts:
+        """See `Store.copy`. One at a time, in a thread and through a connection of its own."""
+        if self._copying is not None:
+            raise ConflictError("a copy is being made already; wait until it is finished")
+
+        def work() -> CopyFacts:
+            stand_back()
+            return copy_database(self.path, target, self._mark, now, self._stop_copying)
+
+        pool = ThreadPoolExecutor(1, thread_name_prefix="paceline-copy")
+        self._copying = asyncio.get_running_loop().run_in_executor(pool, work)
+        self._copying.add_done_callback(self._copied)
+        pool.shutdown(wait=False)
+        return await asyncio.shield(self._copying)  # who asked may go away; half a copy helps nobody
+
+    def _copied(self, copying: "asyncio.Future[CopyFacts]") -> None:
+        self._copying = None
+        copying.exception()  # it is told to who asked; nobody else needs to hear that nobody did
+
     async def health(self) -> dict[str, Any]:
         """See `Store.health`."""
         writer = self._writer
@@ -278,10 +309,12 @@ class SqliteStore:
             yield page
             before = page[-1].id
 
-    def _open(self) -> tuple[Session, Ownership]:
+    def _open(self, now: int) -> tuple[Session, Ownership]:
         ownership = Ownership(self.path)
         try:
-            session = open_writer(self.path)
+            session = open_writer(
+                self.path, lambda to: SqliteFiles(self.path, self._mark).copy_before(to, now)
+            )
         except BaseException:
             ownership.release()
             raise

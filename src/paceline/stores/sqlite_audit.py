@@ -14,7 +14,8 @@ from paceline.model.errors import NotFoundError, SchemaError, UnavailableError
 from paceline.model.journal import Counted, DayFigures, Leftover, Sent, Standing
 from paceline.model.messages import FlowKey
 from paceline.stores.base import Attempt, Document
-from paceline.stores.sqlite_schema import APPLICATION_ID, Session, translate
+from paceline.stores.sqlite_migrate import APPLICATION_ID
+from paceline.stores.sqlite_schema import Session, translate
 from paceline.stores.statements import load_migrations
 
 T = TypeVar("T")

@@ -2,16 +2,16 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
 import apsw
 
 from paceline.model.errors import ConflictError, OccupiedError, SchemaError, UnavailableError
-from paceline.stores.statements import Statement, load_migrations, load_statements
+from paceline.stores.sqlite_migrate import check_ours, migrate, newest_version, version_of
+from paceline.stores.statements import Statement, load_statements
 
-APPLICATION_ID = 0x50434C4E  # "PCLN", so that `file` and we can tell whose database it is
 OLDEST_SQLITE = 3_051_003  # jsonb_each came with 3.51.0; 3.51.3 mends a bug that could corrupt a WAL database
 _CACHE_KIB = 64 * 1024
 _READER_CACHE_KIB = 16 * 1024
@@ -108,8 +108,10 @@ class Session:
                 self.connection.execute(statement.sql)
 
 
-def open_writer(path: Path) -> Session:
+def open_writer(path: Path, before_migration: Callable[[int], object] = lambda _to: None) -> Session:
     """The one connection that writes: the file made or migrated, settings made, scratch tables there.
+
+    `before_migration` is called with the version to come, before a database that is there already is changed.
 
     Raises:
         SchemaError: not a Paceline store, or one of a newer version.
@@ -120,9 +122,12 @@ def open_writer(path: Path) -> Session:
     try:
         connection = apsw.Connection(str(path))
         try:
-            _check_ours(connection, path)
+            check_ours(connection, path)
             _set_up_writer(connection)
-            _migrate(connection)
+            version, newest = version_of(connection), newest_version()
+            if 0 < version < newest:
+                before_migration(newest)
+            migrate(connection, newest)
             session = Session(connection)
             session.prepare_writing()
         except BaseException:
@@ -166,20 +171,6 @@ def translate(error: Exception) -> Exception:
     return error
 
 
-def _check_ours(connection: apsw.Connection, path: Path) -> None:
-    """Look before anything is written: a file of somebody else's must stay as it is."""
-    application, version = connection.pragma("application_id"), connection.pragma("user_version")
-    tables = connection.execute("SELECT count(*) FROM sqlite_schema").get
-    if application != APPLICATION_ID and (application or version or tables):
-        raise SchemaError(f"{path} is a database of another program; name another file")
-    newest = len(load_migrations("sqlite"))
-    if version > newest:
-        raise SchemaError(
-            f"{path} was written by a newer Paceline (schema {version}, this one knows {newest}); "
-            "use that version, or a copy from before"
-        )
-
-
 def _set_up_writer(connection: apsw.Connection) -> None:
     connection.set_busy_timeout(5000)
     if connection.pragma("journal_mode", "wal") != "wal":
@@ -192,20 +183,3 @@ def _set_up_writer(connection: apsw.Connection) -> None:
     connection.pragma("temp_store", "memory")
     # The writer thread chooses the moments itself, between commits that somebody waits for.
     connection.pragma("wal_autocheckpoint", 0)
-
-
-def _migrate(connection: apsw.Connection) -> None:
-    """Bring the schema up to date, each step in a transaction of its own."""
-    for migration in load_migrations("sqlite"):
-        if migration.version <= connection.pragma("user_version"):
-            continue
-        connection.execute("BEGIN EXCLUSIVE")
-        try:
-            connection.execute(migration.script)
-            connection.pragma("application_id", APPLICATION_ID)
-            connection.pragma("user_version", migration.version)
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise

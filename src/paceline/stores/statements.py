@@ -34,11 +34,15 @@ class Statement(msgspec.Struct, frozen=True):
 
 
 class Migration(msgspec.Struct, frozen=True):
-    """One step of the schema: a script that leads from `version` - 1 to `version`."""
+    """One step of the schema: a script from `version` - 1 to `version`, and one that leads back (`down`).
+
+    The first has no way back: before it there is nothing.
+    """
 
     version: int
     name: str
     script: str
+    down: str = ""
 
 
 @cache
@@ -60,12 +64,27 @@ def load_statements(dialect: str) -> dict[str, Statement]:
 @cache
 def load_migrations(dialect: str) -> tuple[Migration, ...]:
     """The migrations of a dialect in order; their numbers run from 1 without a gap."""
-    made = []
-    for file in _sql_files(files(__package__) / "sql" / dialect / "migrations"):
-        number, _, name = file.name.removesuffix(".sql").partition("_")
-        made.append(Migration(int(number), name, file.read_text(encoding="utf-8")))
+    return read_migrations(files(__package__) / "sql" / dialect / "migrations")
+
+
+def read_migrations(folder: Traversable) -> tuple[Migration, ...]:
+    """The migrations in a folder: ``0002_name.sql`` leads up, ``0002_name.down.sql`` beside it back.
+
+    Raises:
+        ValueError: a number is missing or stands twice, or a step above the first has no way back.
+    """
+    ups: dict[str, str] = {}
+    downs: dict[str, str] = {}
+    for file in _sql_files(folder):
+        name = file.name.removesuffix(".sql")
+        scripts = downs if name.endswith(".down") else ups
+        scripts[name.removesuffix(".down")] = file.read_text(encoding="utf-8")
+    made = [Migration(int(n.partition("_")[0]), n.partition("_")[2], ups[n], downs.get(n, "")) for n in ups]
     if [m.version for m in made] != list(range(1, len(made) + 1)):
-        raise ValueError(f"migrations of {dialect} are not numbered 1, 2, 3 ...")
+        raise ValueError(f"the migrations in {folder} are not numbered 1, 2, 3 ...")
+    for each in made:
+        if bool(each.down) != (each.version > 1):
+            raise ValueError(f"migration {each.version}: every one but the first needs its .down.sql")
     return tuple(made)
 
 
