@@ -94,7 +94,8 @@ def _port_in(line: str) -> int:
     return int(text.partition("listens on http://")[2].split()[0].rsplit(":", 1)[1].strip("/"))
 
 
-def _clean_environment() -> dict[str, str]:
+def clean_environment() -> dict[str, str]:
+    """Ours, without settings of Paceline, and with the tree to import from."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PACELINE_")}
     paths = [*filter(None, kept.get("PYTHONPATH", "").split(os.pathsep)), str(ROOT)]
     return kept | {"PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
@@ -146,7 +147,7 @@ class Witness:
         given = [argument for n, s in limits for argument in ("--limit", f"{n}/{s}")]
         command = [sys.executable, "-m", "tests.scenarios.witness", "--ledger", str(self.ledger)]
         self._process = Process(
-            [*command, *given, *arguments], folder / "witness.log", _clean_environment(), ROOT
+            [*command, *given, *arguments], folder / "witness.log", clean_environment(), ROOT
         )
         self.port = self._process.listening()
 
@@ -209,7 +210,7 @@ class Server:
         """Begin to start; `start` does that and waits."""
         command = [*self.prefix, sys.executable, "-m", "paceline.cli.main", "up", "--host", "127.0.0.1"]
         given = ["--port", "0", "--data", str(self.data), *more]
-        environment = _clean_environment() | {"PACELINE_OUTGOING_ALLOW": "127.0.0.0/8"}
+        environment = clean_environment() | {"PACELINE_OUTGOING_ALLOW": "127.0.0.0/8"}
         self.process = Process([*command, *given], self.log, environment, self.folder)
         return self.process
 

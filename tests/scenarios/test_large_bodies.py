@@ -156,9 +156,7 @@ def test_a_length_that_is_wrong_stores_nothing(server: Server, head: str, body: 
 def test_a_client_that_sends_less_than_it_said_stores_nothing(server: Server) -> None:
     message = json.dumps({"channel": "webhook", "to": "http://127.0.0.1:1/", "payload": 1}).encode()
     with untouched(server), socket.create_connection(("127.0.0.1", server.port), timeout=30) as line:
-        head = (
-            f"POST /api/v1/messages HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {server.key}\r\n"
-        )
+        head = f"POST /api/v1/messages HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {server.key}\r\n"
         line.sendall(f"{head}Content-Length: {len(message) + 1}\r\n\r\n".encode() + message)
         line.shutdown(socket.SHUT_WR)
         assert b"202" not in line.recv(65_536)

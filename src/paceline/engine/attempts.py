@@ -98,9 +98,11 @@ class Attempts:
             # The task ends here by settling: whoever cancelled it waits for just that.
             task.uncancel()
             return Unknown("the call was cut off before the provider answered", "cut-off")
-        except Exception as error:
+        except GeneratorExit:
+            raise
+        except BaseException as error:  # also SystemExit: no channel ends the process
             log.exception("channel failed", channel=message.channel, message=to_text(message.id))
-            return Unknown(f"the channel failed: {type(error).__name__}: {error}", "channel-bug")
+            return Unknown(f"the channel failed: {_words(error)}", "channel-bug")
         finally:
             cut.cancel()
         if not isinstance(outcome, Outcome):
@@ -162,3 +164,11 @@ class Attempts:
         channel = self._directory.channels.get(message.channel)
         made = self._policies[key] = Policy(backoff, channel is not None and channel.repeat_is_safe)
         return made
+
+
+def _words(error: BaseException) -> str:
+    """What an error says, even if it fails to say it."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # noqa: BLE001 - any of its methods may fail
+        return type(error).__name__
