@@ -84,7 +84,7 @@ class Books:
     async def settled(self, until: Callable[[], bool]) -> None:
         """Providers have said what they are to say, and it is written down."""
         async with asyncio.timeout(30):
-            while not until() or await asyncio.to_thread(lambda: self.server.count("processing")):
+            while not until() or await asyncio.to_thread(self.server.count, "processing") > 0:
                 await asyncio.sleep(0.01)
 
     async def files(self) -> None:

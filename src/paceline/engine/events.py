@@ -116,7 +116,9 @@ class EventBus:
     def _resume(self, last: int, accepts: Callable[[StreamEvent], bool]) -> list[StreamEvent]:
         kept = list(self._memory)
         found = [event for event in kept if event.id > last and accepts(event)]
-        if last + 1 < (kept[0].id if kept else self._next):
+        if last >= self._next:
+            found.insert(0, self._gap("your last event is none of this server's; some may be missing"))
+        elif last + 1 < (kept[0].id if kept else self._next):
             found.insert(0, self._gap("events since your last one are no longer remembered"))
         return found
 
