@@ -107,6 +107,7 @@ def _port_in(line: str) -> int:
 
 
 def clean_environment() -> dict[str, str]:
+    """Ours, without settings of Paceline, and with the tree to import from."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PACELINE_")}
     paths = [*filter(None, kept.get("PYTHONPATH", "").split(os.pathsep)), str(ROOT)]
     return kept | {"PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}

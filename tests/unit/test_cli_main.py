@@ -308,13 +308,17 @@ def test_settings_of_an_account_are_what_they_look_like(given: str, value: objec
         ('[{"to": "a"}, {"to": "b"}]', 2),
         ('{"to": "a"}\n\n{"to": "b"}\n', 2),
         ('{"messages": [{"to": "a"}, 5], "defaults": {"channel": "smtp"}}', 2),
+        ('\ufeff{"to": "a"}\r\n{"to": "b\u2028\x85"}\r\n', 2),
     ],
 )
 def test_messages_are_read_from_any_form_of_json(text: str, count: int) -> None:
     assert len(list(messages_in("file", text))) == count
 
 
-@pytest.mark.parametrize("text", ["", "nonsense", '{"a": 1}\nnonsense', "{"])
+@pytest.mark.parametrize("text", [
+    "", "nonsense", '{"a": 1}\nnonsense', "{", "[" * 100_000, '{"a": 1}\n' + '{"a":' * 50_000, '{"a": NaN}',
+    '{"a": {"b": 1, "b": 1}}',
+])  # fmt: skip
 def test_text_that_is_no_json_is_told(text: str) -> None:
     with pytest.raises(InvalidError, match=re.escape("not JSON")):
         list(messages_in("file", text))

@@ -39,7 +39,7 @@ def pairs(option: str, given: list[str] | None) -> dict[str, Any]:
 def parsed(option: str, text: str, where: str = "") -> Any:
     """A JSON text that was given for an option."""
     try:
-        return json.loads(text)
+        return _loaded(text)
     except ValueError as error:
         raise InvalidError([Problem(f"/{option}", f"{where}{text[:40]!r} is not JSON: {error}")]) from None
 
@@ -65,16 +65,16 @@ def read_text(option: str, path: Path) -> str:
 
 def messages_in(option: str, text: str) -> Iterator[Any]:
     """The messages in a text: one JSON object, an array of them, ``{"messages": [...]}``, or one a line."""
-    text = text.strip()
+    text = text.removeprefix("\ufeff").strip()
     try:
-        whole = json.loads(text)
+        whole = _loaded(text)
     except ValueError as error:
-        lines = [line for line in text.splitlines() if line.strip()]
+        lines = [line for line in text.split("\n") if line.strip()]  # not at U+2028, which JSON may hold
         if len(lines) < 2:
             raise InvalidError([Problem(f"/{option}", f"not JSON: {error}")]) from None
         for number, line in enumerate(lines, 1):
             try:
-                yield json.loads(line)
+                yield _loaded(line)
             except ValueError as wrong:
                 raise InvalidError([Problem(f"/{option}", f"line {number} is not JSON: {wrong}")]) from None
         return
@@ -85,6 +85,27 @@ def messages_in(option: str, text: str) -> Iterator[Any]:
         yield from whole
     else:
         yield whole
+
+
+def _loaded(text: str) -> Any:
+    """What a JSON text says; the same bounds as those of the server, which would say no a moment later."""
+    try:
+        return json.loads(text, object_pairs_hook=_object, parse_constant=_no_number)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+
+
+def _object(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(members)
+    if len(made) < len(members):
+        names = [name for name, _ in members]
+        twice = next(name for index, name in enumerate(names) if name in names[:index])
+        raise ValueError(f"'{twice[:60]}' stands twice in its object")
+    return made
+
+
+def _no_number(text: str) -> Any:
+    raise ValueError(f"{text} is no number that JSON knows")
 
 
 def _guessed(value: str) -> Any:

@@ -108,9 +108,11 @@ class Attempts:
             # The task ends here by settling: whoever cancelled it waits for just that.
             self._tasks[message.id].uncancel()
             return Unknown("the call was cut off before the provider answered", "cut-off")
-        except (Exception, SystemExit) as error:
+        except GeneratorExit:
+            raise
+        except BaseException as error:  # also SystemExit: no channel ends the process
             log.exception("channel failed", channel=message.channel, message=to_text(message.id))
-            return Unknown(f"the channel failed: {type(error).__name__}: {error}", "channel-bug")
+            return Unknown(f"the channel failed: {_words(error)}", "channel-bug")
         finally:
             self._deadlines.over(message.id, slot)
         if not isinstance(outcome, Outcome):
@@ -173,3 +175,11 @@ class Attempts:
             longest_wait_ms=self.longest_wait_ms,
         )
         return made
+
+
+def _words(error: BaseException) -> str:
+    """What an error says, even if it fails to say it."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # noqa: BLE001 - any of its methods may fail
+        return type(error).__name__

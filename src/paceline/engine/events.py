@@ -141,7 +141,9 @@ class EventBus:
         first = self._memory[0].first if self._memory else self._next
         recent = [told for told in self._memory if told.first + len(told.sources) > last + 1]
         found = [event for told in recent for event in told.events() if event.id > last and accepts(event)]
-        if last + 1 < first:
+        if last >= self._next:
+            found.insert(0, self._gap("your last event is none of this server's; some may be missing"))
+        elif last + 1 < first:
             found.insert(0, self._gap("events since your last one are no longer remembered"))
         return found
 
