@@ -35,7 +35,8 @@ def test_a_seed_has_the_same_history_each_time_and_in_each_process() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "rule"), [("called-before-mark", 3), ("acknowledged-before-commit", 1), ("counted-from-start", 5)]
+    ("name", "rule"),
+    [("called-before-mark", 3), ("acknowledged-before-commit", 1), ("counted-from-start", 5)],
 )
 def test_a_planted_bug_is_found(name: str, rule: int) -> None:
     found = hunt(name, range(20))
