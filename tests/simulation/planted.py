@@ -14,8 +14,6 @@ from paceline.model.messages import AccountNote, Added, HandedOver, Mark
 from paceline.model.outcomes import RateLimited
 from paceline.model.states import State
 from paceline.pacing.agenda import Agenda
-from paceline.pacing.flows import Flow
-from paceline.pacing.gates import Gate
 from paceline.pacing.lane import Lane, Release
 from paceline.pacing.quotas import Quota
 from paceline.pacing.settle import settle
@@ -103,15 +101,6 @@ def _waits_forgotten() -> list[tuple[Any, str, Any]]:
     return [(SimulatedStore, "notes", wrong)]
 
 
-def _wait_shortened() -> list[tuple[Any, str, Any]]:
-    """The last wait wins, not the longest."""
-
-    def wrong(self: Gate, until: int) -> None:
-        self.blocked_until = until
-
-    return [(Gate, "block", wrong)]
-
-
 def _wait_costs_attempt() -> list[tuple[Any, str, Any]]:
     """A flood wait counts as an attempt."""
     real = settle
@@ -173,28 +162,9 @@ def _give_back_lost() -> list[tuple[Any, str, Any]]:
     return [(Dispatcher, "_after", lambda _self, _ended: None)]
 
 
-def _ending_dropped() -> list[tuple[Any, str, Any]]:
-    """An ending that the disk refuses is not written again."""
-    real = Dispatcher._settle_batch
-
-    async def wrong(self: Dispatcher, ended: Any) -> None:
-        work = real(self, ended)
-        try:
-            await asyncio.wait_for(work, 0.4)
-        except TimeoutError:
-            return
-
-    return [(Dispatcher, "_settle_batch", wrong)]
-
-
 def _begins_in_wait() -> list[tuple[Any, str, Any]]:
     """What is handed over begins, although its account was closed meanwhile."""
     return [(Starts, "_go", lambda self, message, release, _now: self._begin(message, release))]
-
-
-def _lost_at_cursor() -> list[tuple[Any, str, Any]]:
-    """What is added while a flow is read on is overlooked."""
-    return [(Flow, "_grew", lambda _self, _place: None)]
 
 
 def _late() -> list[tuple[Any, str, Any]]:
@@ -213,7 +183,7 @@ def _no_turns() -> list[tuple[Any, str, Any]]:
 
 
 def _held_for_ever() -> list[tuple[Any, str, Any]]:
-    """The gate of an account whose limits change stays shut when the disk fails at that moment."""
+    """The gate of an account whose limits change stays shut."""
     real = Gates.set_account
 
     async def wrong(self: Gates, spec: Any) -> Any:
