@@ -207,7 +207,9 @@ class Storm:
         for index in range(ACCOUNTS):
             concurrency = 2 + index % 3
             self.figures.in_flight += concurrency
-            self.server.account(f"a{index}", self.witness, 1000 + index, concurrency=concurrency, limits=self.limits)
+            self.server.account(
+                f"a{index}", self.witness, 1000 + index, concurrency=concurrency, limits=self.limits
+            )
         self.clients = [Client(self, number) for number in range(self.clients_wanted)]
         for client in self.clients:
             client.thread.start()

@@ -36,7 +36,9 @@ def standing(state: State, lines: Sequence[Attempt], **more: object) -> Standing
     """A message whose last line is the last of `lines`."""
     last = lines[-1] if lines else None
     call = next((each for each in reversed(lines) if each.account), None)
-    counting = sum(each.outcome in {"Accepted", "Temporary", "Permanent", "Moved", "Unknown"} for each in lines)
+    counting = sum(
+        each.outcome in {"Accepted", "Temporary", "Permanent", "Moved", "Unknown"} for each in lines
+    )
     row = Standing(
         1, 7, state, last.number if last else 0, counting, T - 5, T - 5, None, call.account if call else "",
         call.started if call else None, last.finished if last and state >= State.COMPLETED else None,
@@ -207,7 +209,10 @@ def test_only_the_first_findings_are_listed_and_all_are_counted() -> None:
 
 
 def order_of(
-    rows: list[tuple[int, int]], passes: Callable[[int], bool] = lambda _flow: False, *, reordered: bool = False
+    rows: list[tuple[int, int]],
+    passes: Callable[[int], bool] = lambda _flow: False,
+    *,
+    reordered: bool = False,
 ) -> FlowOrder:
     """Messages of one flow by id as (taken in, handed over)."""
     order = FlowOrder(passes, frozenset({"default/told"}), Steps(()), reordered=reordered)
@@ -278,7 +283,9 @@ def test_messages_and_lines_come_together_wherever_the_pages_are_cut(
         found = []
         both = histories(paged(list(stands), some)(), paged(list(lines), others)())  # type: ignore[arg-type]  # rows of either kind
         async for page in both:
-            found += [(row.id if row else None, [(each.message, each.number) for each in of]) for row, of in page]
+            found += [
+                (row.id if row else None, [(each.message, each.number) for each in of]) for row, of in page
+            ]
         return found
 
     wanted = [
@@ -319,7 +326,9 @@ def figures(**more: int) -> DayFigures:
         ({"send_ms": 101}, 1, 0),
     ],
 )
-def test_the_figures_of_a_day_are_those_of_its_lines(change: dict[str, int], whole: int, cleaned: int) -> None:
+def test_the_figures_of_a_day_are_those_of_its_lines(
+    change: dict[str, int], whole: int, cleaned: int
+) -> None:
     for whole_from, broken in ((10 * DAY_MS, whole), (10 * DAY_MS + 1, cleaned), (None, cleaned)):
         days = Days(whole_from, 0)
         days.feed([figures(**change)])

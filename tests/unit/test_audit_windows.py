@@ -5,8 +5,9 @@ from typing import NamedTuple
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paceline.engine.audit_limits import SETTLING_MS, AccountLimits, AccountPass, Limits, WidePass
 from paceline.engine.audit_clock import Steps
+from paceline.engine.audit_limits import AccountLimits, AccountPass, Limits, WidePass
+from paceline.engine.audit_quotas import SETTLING_MS
 from paceline.engine.audit_report import LimitFigures
 from paceline.engine.audit_windows import Watch
 from paceline.model.accounts import QuotaSpec
@@ -126,7 +127,9 @@ def sent(message: int, at: int, took: int = 0, **more: object) -> Sent:
     return row
 
 
-def account_pass(limits: Limits, *known: Limit, changed: int = 0, quota: QuotaSpec | None = None) -> AccountPass:
+def account_pass(
+    limits: Limits, *known: Limit, changed: int = 0, quota: QuotaSpec | None = None
+) -> AccountPass:
     rows = tuple((str(limit), limit) for limit in known)
     return AccountPass(limits, {"default/a": AccountLimits(rows, quota, changed)})
 
@@ -194,7 +197,9 @@ KEY = FlowKey("default/smtp/default", "acme", "", "email", 5, "")
 
 def wide(rule: Rule, rows: list[Sent]) -> Limits:
     limits = Limits(0, Steps(()))
-    checked = WidePass(limits, [(rule, 0)], {1: KEY, 2: FlowKey("default/smtp/default", "other", "", "sms", 5, "")})
+    checked = WidePass(
+        limits, [(rule, 0)], {1: KEY, 2: FlowKey("default/smtp/default", "other", "", "sms", 5, "")}
+    )
     checked.feed(rows)
     checked.close()
     return limits
@@ -222,7 +227,9 @@ def test_a_limit_of_each_recipient_counts_them_apart() -> None:
 def test_a_day_holds_its_quota_and_a_call_at_midnight_counts_for_both_days() -> None:
     limits = Limits(0, Steps(()))
     checked = account_pass(limits, quota=QuotaSpec(day=2, zone="UTC"))
-    checked.feed([sent(1, 10), sent(2, DAY - 5, took=10), sent(3, DAY + 50), sent(4, DAY + 60, outcome="Permanent")])
+    checked.feed(
+        [sent(1, 10), sent(2, DAY - 5, took=10), sent(3, DAY + 50), sent(4, DAY + 60, outcome="Permanent")]
+    )
     checked.feed([sent(5, DAY + 70)])
     checked.close()
     assert [finding.messages for finding in limits.quotas.findings] == [(5,)]
