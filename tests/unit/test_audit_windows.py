@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paceline.engine.audit_clock import Steps
-from paceline.engine.audit_limits import SETTLING_MS, AccountLimits, AccountPass, Limits, WidePass
+from paceline.engine.audit_limits import AccountLimits, AccountPass, Limits, WidePass
+from paceline.engine.audit_quotas import SETTLING_MS
 from paceline.engine.audit_report import LimitFigures
 from paceline.engine.audit_windows import Watch
 from paceline.model.accounts import QuotaSpec

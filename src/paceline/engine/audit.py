@@ -42,7 +42,7 @@ class Order(msgspec.Struct, frozen=True):
 
 
 class Audit:
-    """One run over one store. `steps` of work are reported to `advance`; `total` is how many there will be."""
+    """One run over one store."""
 
     def __init__(self, reader: JournalReader, order: Order) -> None:
         """`reader` is open."""

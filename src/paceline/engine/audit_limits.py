@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from paceline.engine.audit_clock import Steps
-from paceline.engine.audit_quotas import QuotaWatch, quotas_of
+from paceline.engine.audit_quotas import SETTLING_MS, QuotaWatch, quotas_of
 from paceline.engine.audit_report import Check, LimitFigures
 from paceline.engine.audit_windows import Watch
 from paceline.engine.documents import read_rule
@@ -18,8 +18,6 @@ from paceline.model.messages import FlowKey
 from paceline.pacing.scopes import EACH, Rule
 from paceline.stores.base import Document
 
-SETTLING_MS = 2000
-"""A limit holds for what is handed over so long after it was changed: it is stored first and comes into force then."""
 SWEEP = 10_000
 """Recipients and groups that may pile up before the idle ones are looked for."""
 
@@ -169,7 +167,7 @@ class AccountPass:
         limits, known = self._limits, self._known.get(account)
         limits.windows.looked["accounts"] += 1
         if known is None:
-            limits.windows.looked["accounts that are not set up (any more)"] += 1
+            limits.windows.looked["accounts that are built in or gone"] += 1
             return
         for text, limit in known.limits:
             judged = Judged(limits, f"account {account}", text, limit, known.changed)

@@ -14,6 +14,7 @@ from paceline.pacing.quotas import Quota, period_bounds
 SPENT = frozenset({"Accepted", "Unknown"})
 """Outcomes that use up a unit."""
 SETTLING_MS = 2000
+"""A change holds for what is handed over so long after it: it is stored first and comes into force then."""
 
 
 def quotas_of(spec: QuotaSpec | None) -> list[Quota]:
