@@ -33,9 +33,7 @@ def run(folder: Path, scale: Scale, breaking: str) -> list[Figure]:
         loop.run(proxy.set(Phase(hang=True)))
         before = proxy.connections
         beside = _delays(server, witness, "beside", seconds)
-        until(
-            lambda: not server.count("pending", "processing"), "the hung calls have ended", 60 + 4 * seconds
-        )
+        ended = _in_time(server, seconds)
         hung = proxy.connections - before
         ends = [m for m in server.all_messages() if m["account"] == "a0" and m["text"].startswith("beside")]
         lasted = [_lasted(message) for message in ends if message["finished_at"]]
