@@ -60,8 +60,10 @@ class Proxy:
         return self
 
     async def set(self, phase: Phase | None) -> None:
-        """From the next connection on. A port that refuses keeps its number."""
+        """From now on, for which the open connections are ended. A port that refuses keeps its number."""
         refused, self.phase = self.phase is not None and self.phase.refuse, phase
+        for writer in self._open.values():
+            self._abort(writer)
         refuses = phase is not None and phase.refuse
         if refuses and not refused:
             await self._deafen()
