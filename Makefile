@@ -13,7 +13,7 @@ ifneq ($(shell cat $(HOME_MARK) 2>/dev/null),$(CURDIR))
 MOVED := remade
 endif
 
-.PHONY: help setup setup-run demo run simulate test lint format bench clean remade
+.PHONY: help setup setup-run demo run simulate test lint format bench faults clean remade
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
@@ -25,6 +25,7 @@ help:
 	@echo 'make lint       ruff, mypy and the import contracts'
 	@echo 'make format     rewrite the sources the way lint wants them'
 	@echo 'make bench      the benchmarks'
+	@echo 'make faults     the fault experiments; some of them: make faults ONLY="E01 E12 --quick"'
 	@echo 'make simulate   the seeded crash simulation'
 
 setup: $(VENV)/.installed-dev
@@ -56,6 +57,9 @@ simulate: setup
 bench: setup
 	@$(BIN)/python -m bench
 
+faults: setup
+	@$(BIN)/python -m bench.faults $(ONLY)
+
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -68,7 +72,7 @@ format: setup
 
 # The last line printed is pytest's summary.
 test: lint
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -15,9 +15,9 @@ from tests.scenarios.foretold import moment
 from tests.scenarios.ledger import Arrival, taken_by_text
 from tests.scenarios.server import Server, Witness, drained, text_body, until
 
-LONGEST_S = 6
+LONGEST_S = 5
 """The setting `longest_wait`, so that what is cut, or has no figure, can be waited for."""
-ASKED_S = 4
+ASKED_S = 3
 LOOK_S = 3.0
 """Accounts have to say that they wait within this time of the answers."""
 YEARS = str(20 * 365 * 86_400)

@@ -16,9 +16,9 @@ from typing import Any
 from tests.scenarios.ledger import Arrival, Limit, by_sender, exceeded, taken_by_text, worst_count
 from tests.scenarios.server import Server, Witness, drained, pause_of, text_body
 
-LIMITS: tuple[tuple[Limit, ...], ...] = (((5, 2.0), (20, 6.0)), ((3, 0.5),), ((1, 1.0),), ())
+LIMITS: tuple[tuple[Limit, ...], ...] = (((5, 2.0), (12, 4.0)), ((3, 0.5),), ((1, 0.7),), ())
 TIMEOUT_S = 1.0
-AWAY_S = 7.0
+AWAY_S = 5.0
 """Longer than each window, the time-out of a call, its two seconds of patience, and a kept connection."""
 HOOKS = 3
 
@@ -104,7 +104,7 @@ class Pauses:
         bodies = [
             text_body(f"a{index}", f"{turn}-{index}-{number}", timeout=TIMEOUT_S)
             for index in range(len(LIMITS))
-            for number in range(12)
+            for number in range(7)
         ]
         self.server.send_all(bodies)
 

@@ -15,7 +15,7 @@ ENOUGH_S, SHORT_S = 10.0, 0.3
 LATENCY, SLOW = (0.005, 0.02), (0.3, 0.8)
 PROMPT_S = 0.3
 """A call that begins so long after the signal was handed over after it."""
-KINDS = ("plain", "plain", "twice", "short")
+KINDS = ("plain", "twice", "short", "plain")
 
 
 @dataclass

@@ -1,0 +1,55 @@
+"""The experiments of `bench.faults` that are quick enough for every test run, each in its smallest size."""
+
+from pathlib import Path
+
+from bench.faults.breaks_failpoints import INTAKE
+from tests.scenarios.due import SLOTS, due_at_once
+from tests.scenarios.floods import floods
+from tests.scenarios.intake_kills import intake_kills
+from tests.scenarios.pauses import pauses
+from tests.scenarios.stops import stops
+
+
+def test_kills_while_taking_in_lose_double_and_halve_nothing(tmp_path: Path) -> None:
+    figures = intake_kills(tmp_path, 3, seed=5, failpoints=INTAKE)
+    print("\n".join(figures.lines()))
+    assert figures.broken == []
+    assert figures.acknowledged > 100 and figures.at_failpoints.total() >= 1
+
+
+def test_a_process_that_was_stopped_in_its_tracks_goes_on_without_harm(tmp_path: Path) -> None:
+    figures = pauses(tmp_path, 1, seed=5)
+    print("\n".join(figures.lines()))
+    assert figures.in_flight >= 4
+    assert figures.twice == figures.changed_key == figures.neither == figures.false_endings == []
+    assert (figures.two_hands, figures.exceeded) == (0, 0)
+
+
+def test_flood_waits_of_every_kind_are_waited_and_told(tmp_path: Path) -> None:
+    figures = floods(tmp_path, 1, 1)
+    print("\n".join(figures.lines()))
+    assert figures.floods >= 12 and figures.restarts == 1
+    assert figures.inside == figures.not_shown == figures.attempts == []
+    assert (figures.twice, figures.lost) == (0, 0)
+
+
+def test_flood_waits_that_a_start_forgets_are_noticed(tmp_path: Path) -> None:
+    assert floods(tmp_path, 1, 1, broken="forget-waits").inside != []
+
+
+def test_very_many_due_at_once_are_paced_and_let_the_urgent_pass(tmp_path: Path) -> None:
+    figures = due_at_once(tmp_path, 800, rate=20)
+    print("\n".join(figures.lines()))
+    assert figures.expired == figures.expiring > 0
+    assert figures.expired_sent == []
+    assert (figures.early, figures.lost, figures.twice, figures.exceeded) == (0, 0, 0, 0)
+    assert max(figures.overtaken) <= SLOTS
+
+
+def test_a_stop_under_load_hands_nothing_over_and_settles_what_it_can(tmp_path: Path) -> None:
+    figures = stops(tmp_path, 3, seed=5)
+    print("\n".join(figures.lines()))
+    assert set(figures.codes) == {0}
+    assert (figures.needless, figures.over_in_flight) == (0, 0)
+    assert figures.kept.broken == []
+    assert figures.in_doubt > 0
