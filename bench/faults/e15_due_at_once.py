@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from bench.faults.experiment import Experiment, Figure, Scale, no_less, no_more
-from tests.scenarios.due import ACCOUNTS, SLOTS, URGENT, due_at_once
+from tests.scenarios.due import ACCOUNTS, BEFORE_URGENT, URGENT, due_at_once
 
 RATE = 25
 
@@ -20,7 +20,7 @@ def run(folder: Path, scale: Scale, broken: str) -> list[Figure]:
         no_more("lost", found.lost, 0),
         no_more("sent twice", found.twice, 0),
         no_more("fullest window as a share of its limit", found.ratio, 1.0),
-        no_more(f"went before one of {URGENT} urgent newcomers", max(found.overtaken), SLOTS, " messages"),
+        no_more(f"went before one of {URGENT} urgent newcomers", max(found.overtaken), BEFORE_URGENT, " messages"),
         no_more("first send after ready", round(max(0, found.first_s), 2), scale.timing(1, 3), " s", timing=True),
         no_less(f"share of the limit used in the first second, worst of {ACCOUNTS} accounts",
                 found.first_second, scale.timing(0.9, 0.5), timing=True),

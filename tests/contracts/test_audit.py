@@ -246,7 +246,7 @@ def test_a_clock_that_was_set_back_between_two_runs_breaks_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def run(clock: ManualClock, offset: int) -> None:
-        monkeypatch.setattr("paceline.engine.recovery.boot_reading", lambda: ("boot", offset))
+        monkeypatch.setattr("paceline.engine.moves.boot_reading", lambda: ("boot", offset))
         async with running(tmp_path, clock) as engine:
             if not offset:
                 await engine.account("lim", limits=["1/10s"], pool="own")
@@ -364,5 +364,6 @@ def test_the_text_names_checks_limits_and_findings(
     store.change("UPDATE attempt SET outcome = 'Temporary' WHERE message = ?", store.id("accepted"))
     assert main.run(["audit", str(store.file)]) == 1
     said = capsys.readouterr().out
-    assert f"{store.names['accepted']}  is completed, but its last attempt ended as Temporary" in said
+    words = " ".join(said.split())  # the line is wrapped at the width of the screen
+    assert f"{store.names['accepted']} is completed, but its last attempt ended as Temporary" in words
     assert said.endswith("broken: endings\n") or "broken: endings, days" in said

@@ -1,5 +1,6 @@
 """Accounts that are deleted, paused, given another secret or bereft of their channel while messages wait: all held."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -152,19 +153,18 @@ async def test_a_channel_that_this_process_lacks_holds_what_waits(tmp_path: Path
 async def test_a_function_that_is_not_registered_is_waited_for_and_then_told(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A kind without its function is tried as often as the message says; nothing is lost, and it can be retried."""
+    """A kind without its function is held, whatever its attempts; once it is there, a person can send it at once."""
     async with placed(tmp_path, caplog) as place:
-        body = {
-            "channel": "handler",
-            "kind": "later",
-            "max_attempts": 2,
-            "backoff": {"type": "fixed", "delay": 0.05},
-        }
+        body = {"channel": "handler", "kind": "later", "max_attempts": 1}
+        settled = asyncio.Event()
+        place.service.core.happenings.when_settled.append(lambda _ended: settled.set())
         id_ = (await place.api("POST", "/messages", body)).json["id"]
-        ended = await place.service.messages.wait(id_, 20)
-        assert ended is not None
-        assert (ended["state"], ended["error"]["code"]) == ("failed", "no-handler")
-        assert ended["error"]["text"] == "no function is registered for the kind 'later' in this process"
+        async with asyncio.timeout(20):
+            await settled.wait()
+        held = (await place.api("GET", f"/messages/{id_}")).json
+        assert held["state"] == "retrying"
+        assert (held["attempts"], held["error"]["code"]) == (0, "no-handler")
+        assert held["error"]["text"] == "no function is registered for the kind 'later' in this process"
         channel = place.service.core.directory.channels["handler"]
         assert isinstance(channel, HandlerChannel)
         channel.register("later", lambda job: "done")

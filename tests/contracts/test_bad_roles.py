@@ -16,7 +16,7 @@ Row = tuple[str, str, str, dict[str, Any]]
 THEIRS = "zebra"
 """The other tenant: whatever is its own has this word in it."""
 EVERYBODYS = {"/doctor", "/scheduler/start", "/scheduler/stop", "/queues/{name}", "/queues/{name}/pause",
-              "/queues/{name}/resume"}  # fmt: skip
+              "/queues/{name}/resume", "/backups", "/hold/release"}  # fmt: skip
 """About the whole installation: a tenant's key may not, whatever its role."""
 STREAM = "/events"
 BODIES: dict[str, Any] = {
@@ -95,7 +95,7 @@ def wanted(row: Row, role: str) -> set[int]:
     method, path, needed, _ = row
     if ROLES.index(role) < ROLES.index(needed):
         return {403}
-    if path in EVERYBODYS:
+    if path in EVERYBODYS or (method, path) == ("POST", "/hold"):
         return {403}
     if "{id}" in path or ("{name}" in path and not path.startswith("/queues") and method != "PUT"):
         return {404}

@@ -111,10 +111,11 @@ def test_without_its_key_a_copy_says_what_is_missing(server: Running, tmp_path: 
     server.run("backup", str(file), "--data", str(server.data))
     back = server.run("restore", str(file), "--data", str(target))
     assert "secret.key" in back.stderr and "admin.key" in back.stderr
-    started = server.run("up", "--port", "0", "--data", str(target))
-    assert started.returncode == 1 and "secret.key in the data folder is not the one" in started.stderr
     (target / "secret.key").write_bytes(base64.b64encode(bytes(32)))
-    assert server.run("up", "--port", "0", "--data", str(target)).returncode == 1
+    environment = {"PACELINE_SERVER": "http://127.0.0.1:9", "PACELINE_DATA": str(target)}
+    found = {one["name"]: one for one in json.loads(server.run("doctor", "--json", **environment).stdout)}
+    assert found["credentials"]["status"] == "fail" and "default/" in found["credentials"]["detail"]
+    assert found["hold"]["status"] == "fail" and "paceline release" in found["hold"]["advice"]
 
 
 def test_hold_and_release_on_the_command_line(server: Running, api: Server) -> None:

@@ -27,6 +27,8 @@ async def after(crashed: Engine | None, folder: Path) -> AsyncIterator[Engine]:
     vars(engine.script)["repeat_is_safe"] = True  # this one object, in this suite only
     engine.script.free.clear()
     await engine.service.start(None)
+    if crashed is not None:
+        await engine.service.holds.release(ADMIN, {}, dry_run=False)  # files that are somewhere else are held
     if crashed is None:
         await engine.account("a0", shared=True, concurrency=4)
     try:

@@ -286,7 +286,7 @@ async def test_the_doctor_finds_what_is_wrong(tmp_path: Path) -> None:
         found = await findings(engine)
     wrong = {name for name, each in found.items() if not each["ok"]}
     assert wrong >= {
-        "admin.key", "hold", "scheduler", "refused accounts", "flood waits", "paused", "stuck calls",
+        "admin.key", "scheduler", "refused accounts", "flood waits", "paused", "stuck calls",
         "uncertain messages", "messages without an account",
     }  # fmt: skip
     assert stuck in found["stuck calls"]["detail"]

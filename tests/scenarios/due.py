@@ -20,6 +20,9 @@ EXPIRING = 10
 """One in so many messages expires while the server is away."""
 URGENT = 8
 SLOTS = 2
+"""Calls of an account at once."""
+BEFORE_URGENT = 2 * SLOTS - 1
+"""What an urgent newcomer may find before it: the calls under way, and those that begin together with it."""
 """Calls of an account at once: what an urgent message may find under way."""
 AWAY_S = 2.0
 

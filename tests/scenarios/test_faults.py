@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from bench.faults.breaks_failpoints import INTAKE
-from tests.scenarios.due import SLOTS, due_at_once
+from tests.scenarios.due import BEFORE_URGENT, due_at_once
 from tests.scenarios.floods import floods
 from tests.scenarios.intake_kills import intake_kills
 from tests.scenarios.pauses import pauses
@@ -43,7 +43,7 @@ def test_very_many_due_at_once_are_paced_and_let_the_urgent_pass(tmp_path: Path)
     assert figures.expired == figures.expiring > 0
     assert figures.expired_sent == []
     assert (figures.early, figures.lost, figures.twice, figures.exceeded) == (0, 0, 0, 0)
-    assert max(figures.overtaken) <= SLOTS
+    assert max(figures.overtaken) <= BEFORE_URGENT
 
 
 def test_a_stop_under_load_hands_nothing_over_and_settles_what_it_can(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import os
 from typing import Annotated, Any
 
+import structlog
 from cyclopts import Parameter
 
 from paceline.cli.options import USUAL, Common, Switch
@@ -84,6 +85,9 @@ def _folder(settings: Settings) -> list[Finding]:
     if not data.exists():
         return [_finding("data folder", "pass", f"{data.absolute()} is not there yet; paceline up makes it")]
     unseen = ", ".join(only_running())
+    structlog.configure(
+        processors=[], logger_factory=structlog.ReturnLoggerFactory()
+    )  # the findings say it, and better
     try:
         found = asyncio.run(wiring.look(settings))
     except PacelineError as error:
