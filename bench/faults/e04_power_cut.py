@@ -253,6 +253,8 @@ def _judge_start(found: Judgement, folder: Path, image: Path, told: Told, port: 
     try:
         with Witness(folder, "--port", str(port)) as witness, Server(folder) as server:
             server.start()
+            # Its disk stands in another place now, and a database that was moved is held back.
+            server.ask("POST", "/api/v1/hold/release", {})
             server.api("GET", "/accounts")
             drained(server, 60)
             states = {from_text(m["id"]): m for m in server.all_messages()}

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import apsw
 
-from bench.faults.e28_children import OLD, fill
 from bench.faults.experiment import Experiment, Figure, Scale, no_less, no_more
+from bench.faults.schema_children import OLD, fill
 from tests.scenarios.server import clean_environment
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -48,7 +48,7 @@ def run(folder: Path, scale: Scale, break_: str) -> list[Figure]:
 
 
 def _kills(folder: Path, what: str, every: int, break_: str) -> dict[str, int]:
-    command = [sys.executable, "-m", "bench.faults.e28_children", str(folder), what, str(every), break_]
+    command = [sys.executable, "-m", "bench.faults.schema_children", str(folder), what, str(every), break_]
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, cwd=_ROOT, env=clean_environment()
     )

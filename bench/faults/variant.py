@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from tests.scenarios.server import Process, Server, _clean_environment
+from tests.scenarios.server import Process, Server, clean_environment
 
 
 class Variant(Server):
@@ -26,6 +26,6 @@ class Variant(Server):
         module = ["bench.faults.broken", self.breaking, "--"] if self.breaking else ["paceline.cli.main"]
         command = [*self.prefix, sys.executable, "-m", *module, "up", "--host", "127.0.0.1", "--port", "0"]
         given = ["--data", str(self.data), *self.settings, *more]
-        environment = _clean_environment() | {"PACELINE_OUTGOING_ALLOW": "127.0.0.0/8"}
+        environment = clean_environment() | {"PACELINE_OUTGOING_ALLOW": "127.0.0.0/8"}
         self.process = Process([*command, *given], self.log, environment, self.folder)
         return self.process

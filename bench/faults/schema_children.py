@@ -1,6 +1,6 @@
 """The processes of E28: one that kills itself at the n-th step of a migration or a purge, and one that counts on.
 
-    python -m bench.faults.e28_children FOLDER WHAT EVERY [BREAK]
+    python -m bench.faults.schema_children FOLDER WHAT EVERY [BREAK]
 
 forks a child for each `EVERY`-th step, until one ends before its step comes, looks at what each has left, and
 prints the findings as one JSON object.
