@@ -252,9 +252,7 @@ def _judge_start(found: Judgement, folder: Path, image: Path, told: Told, port: 
     found.started += 1
     try:
         with Witness(folder, "--port", str(port)) as witness, Server(folder) as server:
-            server.start()
-            # Its disk stands in another place now, and a database that was moved is held back.
-            server.ask("POST", "/api/v1/hold/release", {})
+            server.start_moved()
             server.api("GET", "/accounts")
             drained(server, 60)
             states = {from_text(m["id"]): m for m in server.all_messages()}

@@ -238,6 +238,17 @@ class Server:
         until(lambda: self.ask("GET", "/health/ready").status == 200, "the server is ready")
         return time.monotonic() - begun
 
+    def start_moved(self) -> None:
+        """Start on a database that stood elsewhere before, and release it: such a one is held back."""
+        self.spawn().listening()
+        self.key = (self.data / "admin.key").read_text().strip()
+
+        def released() -> bool:
+            self.ask("POST", "/api/v1/hold/release", {})
+            return self.ask("GET", "/health/ready").status == 200
+
+        until(released, "the server is released")
+
     def kill(self) -> None:
         """As a power cut for the process: no last words."""
         assert self.process is not None
