@@ -19,6 +19,10 @@ CHUNK = 64
 """Calls begun at a stretch. In between others have their turn: above all the next hand-overs are given to the store."""
 
 
+SHARE = 8
+"""Of very many calls this part is begun at a stretch: the store is busy for long, and they are late already."""
+
+
 class Starts:
     """The calls that are about to begin, by their moment."""
 
@@ -61,7 +65,7 @@ class Starts:
         self._going = False
         now = self._clock.now()
         waiting = self._waiting
-        for _ in range(min(CHUNK, len(waiting))):
+        for _ in range(min(max(CHUNK, len(waiting) // SHARE), len(waiting))):
             if waiting[0][0] > now and not self._stopped:
                 break
             message, release = heappop(waiting)[2]

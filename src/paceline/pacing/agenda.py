@@ -30,7 +30,7 @@ class Agenda:
         self.prefetch = prefetch or Prefetch()
         self.lanes: dict[str, Lane] = {}
         self.out: dict[int, Release] = {}
-        self.wanted: dict[int, Flow] = {}
+        self.wanted: OrderedDict[int, Flow] = OrderedDict()  # to be read on, those that run short in front
         self.late: list[tuple[Entry, Flow]] = []
         self._aside = 0
         self._holds = 0
@@ -328,6 +328,8 @@ class Agenda:
     def wants(self, flow: Flow) -> None:
         """Kept for the engine, which reads on."""
         self.wanted[flow.number] = flow
+        if flow.short:
+            self.wanted.move_to_end(flow.number, last=False)
 
     def joined(self, lane: Lane, account: Account) -> None:
         """Calls begun under the name of an account that left and is back as a new object are the new one's."""

@@ -87,6 +87,11 @@ class Flow:
         """The store should be asked for more entries now."""
         return self.more and not self.reading and len(self.ready) < self.prefetch.low
 
+    @property
+    def short(self) -> bool:
+        """It may run out before a read that takes its time is over."""
+        return len(self.ready) * 8 < self.prefetch.size
+
     def offer(self, entry: Entry) -> bool:
         """A message became due. False when it stays in the store for now."""
         place = (entry.turn, entry.id)

@@ -18,6 +18,9 @@ from paceline.pacing.gates import Gate, SharedGate
 from paceline.pacing.turns import Turns
 from paceline.pacing.windows import NEVER
 
+RUN = 32
+"""How many of its own messages one account may release in a row."""
+
 
 class Release(msgspec.Struct, gc=False, eq=False):
     """One message that goes now, through this account. The engine makes it durable, then sends it.
@@ -50,6 +53,14 @@ class Account(Gate):
         self.free = False  # could send, has nothing to send
         self.pool_next = False  # own and the pool's flows of equal priority alternate
         self.moment = NEVER  # its place in one of the lane's heaps
+
+    @property
+    def unshared(self) -> bool:
+        """Whether no wider gate is in the way of what it sends next."""
+        if not self.turns:
+            return True
+        flow = self.turns.head()
+        return not (flow.gates or flow.keyed)
 
     def opens(self, now: int) -> int:
         """As every gate; an account that the provider refused opens only after a person's or a probe's word."""
@@ -196,11 +207,25 @@ class Lane:
                 self.touch(next(iter(self._free.values())))
             account = line.popleft()
             account.listed = False
-            if self._serve(account, now, emit, lead):
-                left -= 1
-                account.listed = True
-                line.append(account)
+            left -= self._serve_run(account, now, left, emit, lead)
         return room - left
+
+    def _serve_run(
+        self, account: Account, now: int, room: int, emit: Callable[[Release], None], lead: int
+    ) -> int:
+        """Release what the account may send, then put it aside or at the end of the line; answers how many.
+
+        Messages that only this account can send go in a run: their rows lie together in the store, so that a
+        commit touches fewer pages. Where others want the same message or the same gate it is one at a time.
+        """
+        served = 0
+        while self._serve(account, now, emit, lead):
+            served += 1
+            if served in (room, RUN) or self.turns or not account.unshared:
+                account.listed = True
+                self._line.append(account)
+                break
+        return served
 
     def _wake(self, now: int) -> None:
         heaps = (self._pinned, self._resting) if self.turns else (self._pinned,)

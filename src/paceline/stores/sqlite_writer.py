@@ -13,7 +13,7 @@ import msgspec
 
 from paceline.model.errors import UnavailableError
 from paceline.stores import sqlite_writes as writes
-from paceline.stores.sqlite_checkpoint import PAGES, Checkpointer
+from paceline.stores.sqlite_checkpoint import PAGES, RESTART_PAGES, Checkpointer
 from paceline.stores.sqlite_schema import Ownership, Session, translate
 
 _MOST_ROWS = 5_000
@@ -22,7 +22,6 @@ _WORTH_A_COMMIT = 16
 """Rows for which an idle writer starts at once instead of waiting for more of the same step of the loop."""
 
 _IDLE_CHECKPOINT_PAGES = 1_000
-_TRUNCATE_PAGES = 12_000
 
 
 _ANSWERS = "SELECT text FROM answer ORDER BY place"
@@ -244,27 +243,32 @@ class Writer:
             raise UnavailableError(f"{self._path} was moved or deleted while in use; put it back and restart")
 
     def _checkpoint(self) -> None:
-        """Have the log moved into the database, or by force move it here when it has grown out of bounds."""
-        connection, beside = self._session.connection, self._checkpointer
-        self.figures.wal_pages += connection.status(apsw.SQLITE_DBSTATUS_CACHE_WRITE, True)[0]
-        pages = self.figures.wal_pages
-        if pages < (PAGES if self._pending else _IDLE_CHECKPOINT_PAGES):
-            return
-        if beside.log < _TRUNCATE_PAGES:
-            if beside.ask():
-                self.figures.wal_pages = 0
-            return
-        # Nearly all of the log is moved already; what is left is little, and then it starts anew.
-        beside.idle.wait()
-        beside.log = 0
+        """Have the log moved into the database, and let it begin anew when it has grown long."""
+        beside = self._checkpointer
+        changed = self._session.connection.status(apsw.SQLITE_DBSTATUS_CACHE_WRITE, True)[0]
+        self.figures.wal_pages += changed
+        if beside.log >= RESTART_PAGES and beside.idle.is_set():
+            beside.log = 0
+            self._restart_log()
+        elif self.figures.wal_pages >= (PAGES if self._pending else _IDLE_CHECKPOINT_PAGES) and beside.ask():
+            self.figures.wal_pages = 0
+
+    def _restart_log(self) -> None:
+        """Move what little is left; from the next commit on the log is written from its start again.
+
+        Only a writer with nothing else to do cuts the file: pages that the file system has to find room for again
+        take longer to flush than pages that are written over.
+        """
+        connection = self._session.connection
         begun = self._loop.time()
+        mode = apsw.SQLITE_CHECKPOINT_RESTART if self._pending else apsw.SQLITE_CHECKPOINT_TRUNCATE
         try:
             # A reader that holds an old snapshot stops a checkpoint; it is not worth waiting for.
             connection.set_busy_timeout(0)
-            connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+            connection.wal_checkpoint(mode=mode)
             self.figures.wal_pages = 0
         except apsw.Error:
-            # No harm done: the log keeps what it has, and the next commit tries again.
+            # No harm done: the log keeps what it has, and the next checkpoint leads here again.
             return
         finally:
             connection.set_busy_timeout(5000)
