@@ -73,6 +73,9 @@ class Dispatcher:
         self._handing = 0
         self._ended: list[Ended] = []
         self._settling = False
+        self._batch = 0  # the number of the batch that `_ended` will be
+        self._writing: set[int] = set()
+        self._wrote = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._lead = Lead()
         self._refill = Refill(store, agenda, self._step_back, self.wake, self._spawn)
@@ -129,7 +132,7 @@ class Dispatcher:
                 # The calls that made room are settled in this commit or an earlier one, never in a later one:
                 # so after a crash no more messages are open than calls were allowed to be.
                 if self._ended:
-                    self._spawn(self._settle_batch(self._take_ended()))
+                    self._spawn(self._settle_batch(*self._take_ended()))
                 self._spawn(self._hand_over(released, now))
         if not self.away:
             self._refill.look()
@@ -262,14 +265,23 @@ class Dispatcher:
     async def _settle(self) -> None:
         """Write endings until there are none left: what ends during one commit goes into the next."""
         while self._ended:
-            await self._settle_batch(self._take_ended())
+            await self._settle_batch(*self._take_ended())
         self._settling = False
 
-    def _take_ended(self) -> list[Ended]:
-        ended, self._ended = self._ended, []
-        return ended
+    def _take_ended(self) -> tuple[int, list[Ended]]:
+        batch, ended, self._ended = self._batch, self._ended, []
+        self._batch += 1
+        self._writing.add(batch)
+        return batch, ended
 
-    async def _settle_batch(self, ended: list[Ended]) -> None:
+    async def written(self) -> None:
+        """Wait until every call that has ended by now has its journal line on disk, however long that takes."""
+        awaited = {*self._writing, self._batch} if self._ended else set(self._writing)
+        while awaited & self._writing or (self._ended and self._batch in awaited):
+            self._wrote.clear()
+            await self._wrote.wait()
+
+    async def _settle_batch(self, batch: int, ended: list[Ended]) -> None:
         now = self.clock.now()
         settlements = [e.verdict.settlement for e in ended]
         notes = [e.verdict.note for e in ended if e.verdict.note is not None]
@@ -287,6 +299,8 @@ class Dispatcher:
                 # The outcome is known only here: keep it and try again, whatever it takes.
                 self._step_back(error)
                 await asyncio.sleep(AWAY_S)
+        self._writing.discard(batch)
+        self._wrote.set()
         for id_ in stale:
             log.warning("stale settlement changed nothing", message=id_)
         gone = set(stale)

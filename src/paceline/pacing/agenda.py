@@ -183,10 +183,13 @@ class Agenda:
         room = gate.room(now)
         while gate.line and room > 0:
             able = self._could_send(gate.line.head().flow, now)
-            waiting = gate.line.leave(served=able)
+            waiting = gate.line.leave(served=able and not gate.line.head().gone)
             flow = waiting.flow
             if waiting.entry is not None:
                 self._aside -= 1
+                if waiting.gone:
+                    continue
+                self.lanes[flow.key.lane].elsewhere.pop(waiting.entry.id, None)
                 flow.back(waiting.entry)
             elif flow.standing is Standing.PARKED:
                 flow.standing = Standing.IDLE
@@ -308,14 +311,16 @@ class Agenda:
         """Whether no more single entries may be put aside."""
         return self._aside >= ASIDE
 
-    def park(self, gate: SharedGate, flow: Flow, entry: Entry | None, opens: int) -> None:
+    def park(self, gate: SharedGate, flow: Flow, entry: Entry | None, opens: int) -> Waiting:
         """A flow, or one of its entries, waits in the line of a closed gate."""
-        gate.line.join(Waiting(flow, entry))
+        waiting = Waiting(flow, entry)
+        gate.line.join(waiting)
         if entry is not None:
             flow.set_aside(entry)
             self._aside += 1
         if opens < NEVER:
             self._await(gate, opens)
+        return waiting
 
     def keyed_gates(self, flow: Flow, account: Account, entry: Entry) -> tuple[SharedGate, ...]:
         """The gates of the entry's recipient and group."""

@@ -135,10 +135,14 @@ class Flow:
 
     def back(self, entry: Entry) -> None:
         """An entry came back from a line."""
+        self.gone()
+        self._insert(entry)
+
+    def gone(self) -> None:
+        """An entry that was aside is so no more."""
         self.aside -= 1
         if not self.aside:
             self.floor = (-1, -1)
-        self._insert(entry)
 
     def begin_reading(self) -> tuple[int, int]:
         """The engine starts to read on; answers the place to read behind."""

@@ -10,7 +10,7 @@ import msgspec
 
 from paceline.model.limits import Limit
 from paceline.model.messages import Entry, FlowKey
-from paceline.pacing.gates import SharedGate
+from paceline.pacing.gates import WAIT, SharedGate
 from paceline.pacing.windows import Window
 
 EACH = "*"
@@ -132,7 +132,7 @@ class Scopes:
             found.append(self.others)
         for kind, value in (("recipient", entry.recipient), ("group", entry.group)):
             if value:
-                gate = self.single.get((f"wait {account_id} {kind}", value))
+                gate = self.single.get((f"{WAIT}{account_id} {kind}", value))
                 if gate is not None:
                     found.append(gate)
         for rule in self.rules.values():
@@ -154,7 +154,7 @@ class Scopes:
     def block(self, account_id: str, kind: str, value: str, until: int) -> SharedGate:
         """The provider asked to wait with one recipient or group on this account."""
         self.waits = True
-        gate = self._single((f"wait {account_id} {kind}", value), None)
+        gate = self._single((f"{WAIT}{account_id} {kind}", value), None)
         gate.block(until)
         return gate
 
