@@ -31,13 +31,13 @@ def export_holds_snapshot() -> None:
             text = session.value("get", encode(ids))
             yield msgspec.json.decode(text, type=list[StoredMessage])
 
-    SqliteStore.export = export  # type: ignore[method-assign]  # that is what a break is
+    SqliteStore.export = export  # type: ignore[method-assign] # that is what a break is
 
 
 def no_checkpoints() -> None:
     """The write-ahead log only grows."""
-    Checkpointer.ask = lambda _self: True  # type: ignore[method-assign]  # that is what a break is
-    Writer._checkpoint = lambda _self: None  # type: ignore[method-assign]  # that is what a break is
+    Checkpointer.ask = lambda _self: True  # type: ignore[method-assign] # that is what a break is
+    Writer._checkpoint = lambda _self: None  # type: ignore[method-assign] # that is what a break is
 
 
 def deferred_writes() -> None:
@@ -51,7 +51,7 @@ def deferred_writes() -> None:
             connection.execute("BEGIN")
             connection.execute("SELECT count(*) FROM sqlite_schema").get  # noqa: B018 - the read is what counts
             time.sleep(0.01)
-            connection.execute("PRAGMA user_version = %d" % connection.pragma("user_version"))
+            connection.execute(f"PRAGMA user_version = {connection.pragma('user_version')}")
             connection.execute("COMMIT")
         except apsw.Error as error:
             raise translate(error) from error
@@ -65,7 +65,7 @@ def deferred_writes() -> None:
 
         return asyncio.ensure_future(both())
 
-    SqliteStore.add = patched  # type: ignore[method-assign]  # that is what a break is
+    SqliteStore.add = patched  # type: ignore[method-assign] # that is what a break is
 
 
 def prefetch_everything() -> None:
@@ -76,7 +76,7 @@ def prefetch_everything() -> None:
         make(self, 1 << 40)
 
     flows.Prefetch.MOST = 1 << 20
-    flows.Prefetch.__init__ = patched  # type: ignore[method-assign]  # that is what a break is
+    flows.Prefetch.__init__ = patched  # type: ignore[method-assign] # that is what a break is
 
 
 def endless_events() -> None:

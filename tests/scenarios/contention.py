@@ -4,7 +4,6 @@ reads so slowly that it lasts for the whole run.
 Nobody may be told that the database is locked, and the write-ahead log may not grow for as long as somebody reads.
 """
 
-import os
 import random
 import socket
 import subprocess
@@ -70,8 +69,8 @@ class Figures:
 
     def lines(self) -> list[str]:
         return [
-            f"in {self.seconds:.0f} s            {self.acknowledged} messages acknowledged, {self.reads} reads, "
-            f"{self.commands} commands, {self.exported} lines exported",
+            f"in {self.seconds:.0f} s            {self.acknowledged} messages acknowledged, {self.reads} reads",
+            f"besides            {self.commands} commands, {self.exported} lines exported",
             f"errors             {len(self.errors)} {self.errors[:3]}",
             f"write              p50 {percentile(self.write_ms, 0.5):.1f} ms, p99 {self.write_p99:.1f} ms",
             f"read               p50 {percentile(self.read_ms, 0.5):.1f} ms, p99 {percentile(self.read_ms, 0.99):.1f} ms",
@@ -210,7 +209,7 @@ class Contention:
         while not self.over.wait(0.1):
             for path in log.glob("*-wal"):
                 with suppress(OSError):
-                    self.figures.wal_most = max(self.figures.wal_most, os.stat(path).st_size)
+                    self.figures.wal_most = max(self.figures.wal_most, path.stat().st_size)
 
     def _judge(self) -> None:
         figures, taken = self.figures, taken_by_text(self.witness.arrivals())
