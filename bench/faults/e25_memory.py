@@ -41,7 +41,7 @@ def run(folder: Path, scale: Scale, broken: str) -> list[Figure]:
         no_more(f"memory grown in {plan.seconds:.0f} s, after warming up", round(found.grown, 1),
                 scale.timing(4, 8), " MiB"),
         no_more("files open more than while warming up", max(0, found.more_files), 8),
-        no_more("threads more than while warming up", max(0, found.more_threads), 1),
+        no_more("threads more than while warming up", max(0, found.more_threads), 2),
         no_more("start to ready, at most", round(max(found.starts), 2), scale.timing(5, 10), " s", timing=True),
     ]  # fmt: skip
 

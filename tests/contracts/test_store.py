@@ -70,7 +70,11 @@ async def test_a_message_comes_back_as_it_was_given(store: Store) -> None:
 
 async def test_large_content_is_stored_beside_small_and_not_for_a_known_key(store: Store) -> None:
     large, other = ('{"text":"' + letter * 200_000 + '🎈"}' for letter in "ab")
-    rows = [message(content=large, idempotency_key="k"), message(), message(content=other, idempotency_key="k")]
+    rows = [
+        message(content=large, idempotency_key="k"),
+        message(),
+        message(content=other, idempotency_key="k"),
+    ]
     added = await store.add(rows, [FLOW], NOW)
     assert [answer.duplicate for answer in added] == [False, False, True]
     assert (await one(store, rows[0].id)).content == large

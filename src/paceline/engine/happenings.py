@@ -20,7 +20,7 @@ _ENDED_TYPES = {
     int(State.PENDING): "message-retrying",
 }
 
-_LONG = 1_000
+_LONG = 256
 """Characters of content that may stay with a remembered event; no event tells of content."""
 
 

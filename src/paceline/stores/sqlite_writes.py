@@ -158,7 +158,9 @@ def add(session: Session, calls: Sequence[Add]) -> Plan:
     counts = Counter((row.flow, row.state) for row in fresh)
     large = [(row.content, row.id) for row in fresh if len(row.content) > LARGE]
     if large:
-        fresh = [row if len(row.content) <= LARGE else msgspec.structs.replace(row, content="") for row in fresh]
+        fresh = [
+            row if len(row.content) <= LARGE else msgspec.structs.replace(row, content="") for row in fresh
+        ]
     work = Work(
         "add", encode(fresh), flows=_flows(calls), keys=_some(keys or []),
         counts=encode([(*key, count) for key, count in counts.items()]),
