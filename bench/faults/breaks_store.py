@@ -8,7 +8,7 @@ from typing import Any
 import apsw
 import msgspec
 
-from paceline.engine import events
+from paceline.engine import events, happenings
 from paceline.pacing import flows
 from paceline.stores import sqlite_find
 from paceline.stores.base import Filter, StoredMessage
@@ -80,8 +80,8 @@ def prefetch_everything() -> None:
 
 
 def endless_events() -> None:
-    """Every event is remembered, for those who may ask for it."""
-    events.MEMORY = 1 << 40
+    """Every event is remembered with its whole message, for those who may ask for it."""
+    events.MEMORY = happenings._LONG = 1 << 40
 
 
 BREAKS = {

@@ -13,8 +13,8 @@ HELD = 200_000
 ENTRY_BYTES = 400
 CACHES_MIB = 24
 """What the page caches and the allocator take when there is something to read, at any size of the backlog."""
-FILLING_MIB = 90
-"""The same while a store is being filled: the writer's cache alone may have 64 MiB."""
+FILLING_MIB = 60
+"""The same while a store is being filled: what the first third left free of the writer's cache of 64 MiB."""
 
 
 def run(folder: Path, scale: Scale, broken: str) -> list[Figure]:
@@ -52,7 +52,7 @@ EXPERIMENT = Experiment(
     run=run,
     breaks={
         "prefetch-everything": "lanes hold all that waits, not a budget of it",
-        "endless-events": "every event is remembered for those who may come back",
+        "endless-events": "every event is remembered with its whole message, for those who may come back",
     },
     needs=("linux",),
 )
