@@ -17,7 +17,8 @@ from paceline.stores.sqlite_checkpoint import PAGES, RESTART_PAGES, Checkpointer
 from paceline.stores.sqlite_schema import Ownership, Session, translate
 
 _MOST_ROWS = 5_000
-"""A commit takes calls until it has this many rows, so that the last one in line does not wait for all."""
+"""A commit takes calls until it has this many rows, so that the last one in line does not wait for all. Of large
+messages each counts as several (see `SqliteStore.add`), so it is bounded in bytes as well."""
 _WORTH_A_COMMIT = 16
 """Rows for which an idle writer starts at once instead of waiting for more of the same step of the loop."""
 
@@ -193,7 +194,7 @@ class Writer:
             plans = [(chosen, _PLANNERS[kind](self._session, [call.work for call in chosen]))
                      for kind, chosen in _by_kind(calls)]  # fmt: skip
             works = [_START, *(work for _, plan in plans for work in plan.works), _FINISH]
-            self._commit(works)
+            self._commit(works, [each for _, plan in plans for each in plan.large])
         except Exception as error:  # noqa: BLE001 - whatever it is, its callers must hear it and the thread live
             self.figures.failures += 1
             self._roll_back()
@@ -203,15 +204,17 @@ class Writer:
         self._deal(plans)
         return None
 
-    def _commit(self, works: Sequence[writes.Work]) -> None:
+    def _commit(self, works: Sequence[writes.Work], large: Sequence[tuple[str, int]]) -> None:
         """Put the works in: one statement, which is its own transaction, or a few when there are many."""
         connection = self._session.connection
-        if len(works) <= _WORKS_A_STATEMENT:
+        if len(works) <= _WORKS_A_STATEMENT and not large:
             connection.execute(*_insert(works))
             return
         connection.execute("BEGIN IMMEDIATE")
         for start in range(0, len(works), _WORKS_A_STATEMENT):
             connection.execute(*_insert(works[start : start + _WORKS_A_STATEMENT]))
+        for content, message in large:
+            connection.execute(self._session.sql("put_content"), (content, message))
         connection.execute("COMMIT")
 
     def _deal(self, plans: Sequence[tuple[list[Call], writes.Plan]]) -> None:
