@@ -9,4 +9,5 @@ REGRESSIONS: dict[int, str] = {
     226: "a message that was being handed over named its own place as one that it waits for",
     233: "a wide limit whose history could not be read was listed and held nobody",
     366: "after the first hand-over ahead of midnight the next ones of the new day's quota began at once",
+    589: "a message that was being handed over did not hear that its recipient had to wait, unless it was the first wait",
 }

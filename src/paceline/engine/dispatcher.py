@@ -80,7 +80,9 @@ class Dispatcher:
         self._lead = Lead()
         self._refill = Refill(store, agenda, self._step_back, self.wake, self._spawn)
         self._tell_at = 0.0
-        self.starts = Starts(clock, lambda m, r: attempts.begin(m, r, self._over), self._withheld)
+        self.starts = Starts(
+            clock, agenda.closed, lambda m, r: attempts.begin(m, r, self._over), self._withheld
+        )
 
     # -- life
 

@@ -226,6 +226,17 @@ class Agenda:
             self._stir(release)
         return release
 
+    def closed(self, release: Release, now: int) -> bool:
+        """Whether what was released may not begin after all: somebody or a provider has closed its way since."""
+        account = release.account
+        if account.blocked_until > now or account.paused or account.stopped:
+            return True
+        for gate in release.gates:
+            if gate.paused or gate.blocked_until > now:
+                return True
+        # A wait of its recipient may be newer than the release, which then does not know that gate.
+        return self.scopes.waits and self.scopes.told_to_wait(account.id, release.entry, now)
+
     def withdrawn(self, message: int) -> Release | None:
         """The hand-over did not take place: the places are free at once."""
         release = self.out.pop(message, None)

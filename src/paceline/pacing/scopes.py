@@ -125,22 +125,31 @@ class Scopes:
         """The gates of one message's recipient and group."""
         if len(self.single) >= self._sweep_at:
             self._sweep()  # here, where nobody holds a gate that is still idle
-        found = []
+        found: list[SharedGate] = []
         if entry.id in self.suspects:
             found.append(self.one_by_one)
         elif self.others.paused:
             found.append(self.others)
-        for kind, value in (("recipient", entry.recipient), ("group", entry.group)):
-            if value:
-                gate = self.single.get((f"{WAIT}{account_id} {kind}", value))
-                if gate is not None:
-                    found.append(gate)
+        found += self._waits(account_id, entry)
         for rule in self.rules.values():
             if rule.is_keyed and rule.covers(key):
                 gate = self.keyed_gate(rule, entry.recipient, entry.group)
                 if gate is not None:
                     found.append(gate)
         return tuple(found)
+
+    def told_to_wait(self, account_id: str, entry: Entry, now: int) -> bool:
+        """Whether the provider asked this account to wait with the recipient or the group of this message."""
+        return any(gate.blocked_until > now for gate in self._waits(account_id, entry))
+
+    def _waits(self, account_id: str, entry: Entry) -> list[SharedGate]:
+        found = []
+        for kind, value in (("recipient", entry.recipient), ("group", entry.group)):
+            if value:
+                gate = self.single.get((f"{WAIT}{account_id} {kind}", value))
+                if gate is not None:
+                    found.append(gate)
+        return found
 
     def keyed_gate(self, rule: Rule, recipient: str, group: str | None) -> SharedGate | None:
         """The gate of a rule for one recipient or group, made on first use; None where the rule does not apply."""
