@@ -1,8 +1,9 @@
 """The only place that reads a clock.
 
 `now` is wall time that never steps: the wall clock is read once, and from then on the monotonic clock moves
-it. So decisions see neither a step forward nor one back while the process lives. `Steps` tells, at the next
-start on the same boot of the machine, by how much the wall clock was moved in between.
+it. So pacing sees neither a step forward nor one back while the process lives. What people named by the wall clock
+(`scheduled_at`, `expires_at`) follows it: `ahead` tells by how much it was set since. `boot_reading` tells, at the
+next start on the same boot of the machine, by how much it was set in between.
 """
 
 import time
@@ -22,13 +23,23 @@ class Clock(Protocol):
     def until(self, moment: int) -> float:
         """Seconds until a moment; 0 when it has passed."""
 
+    def ahead(self) -> int:
+        """How far the wall clock is ahead of `now`, in milliseconds: what it was set by since the anchoring."""
+
+
+NOISE_MS = 1
+"""A difference up to this comes from reading two clocks one after the other, in whole milliseconds."""
+READINGS = 5
+"""Pairs of readings from which the anchor is taken: in the best of them nothing came between."""
+
 
 class SystemClock:
     """The machine's clock, anchored when it is made."""
 
     def __init__(self) -> None:
         """Anchor the monotonic clock to the wall clock."""
-        self._anchor = time.time_ns() - time.monotonic_ns()
+        # Read in this order a pair can only be too low, so that the greatest is the best.
+        self._anchor = max(time.time_ns() - time.monotonic_ns() for _ in range(READINGS))
 
     def _ns(self) -> int:
         return self._anchor + time.monotonic_ns()
@@ -45,18 +56,20 @@ class SystemClock:
         """Seconds until `moment`, at least 0."""
         return max(0.0, (moment * 1_000_000 - self._ns()) / 1e9)
 
-
-def wall_ahead_ms(clock: Clock) -> int:
-    """How far the wall clock is ahead of a clock that was anchored to it: what it was moved by since, in ms."""
-    return time.time_ns() // 1_000_000 - clock.now() if isinstance(clock, SystemClock) else 0
+    def ahead(self) -> int:
+        """How far the wall clock is ahead, in milliseconds, rounded down: nothing named by it starts early."""
+        wall = time.time_ns()  # first: what comes between makes it later, never earlier
+        ms = (wall - self._ns()) // 1_000_000
+        return ms if abs(ms) > NOISE_MS else 0
 
 
 class ManualClock:
     """A clock for tests and simulations: it moves only when told to."""
 
     def __init__(self, now: int = 0) -> None:
-        """Start at `now`."""
+        """Start at `now`, as the wall clock does."""
         self.moment = now
+        self.step = 0
 
     def now(self) -> int:
         """The moment it was set to."""
@@ -69,6 +82,10 @@ class ManualClock:
     def until(self, moment: int) -> float:
         """Seconds until `moment`, at least 0."""
         return max(0.0, (moment - self.moment) / 1000)
+
+    def ahead(self) -> int:
+        """The step it was told of."""
+        return self.step
 
     def advance(self, ms: int) -> int:
         """Move forward; answers the new moment."""

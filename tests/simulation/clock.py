@@ -27,6 +27,10 @@ class ProcessClock:
         """Seconds until `moment`, at least 0."""
         return max(0.0, (moment * 1000 - self._us()) / 1e6)
 
+    def ahead(self) -> int:
+        """How far the wall clock is ahead, in milliseconds rounded down: what it was set by since the anchoring."""
+        return (self._world.wall_us - self.anchor_us) // 1000
+
     def true_us(self, moment: int) -> int:
         """The true time at which this clock shows `moment`."""
         return moment * 1000 - EPOCH_MS * 1000 - self.anchor_us

@@ -251,14 +251,14 @@ class SimulatedStore:
         answer: list[int] = await self._submit(Kind.SETTLE, len(settlements), write, settlements, notes)
         return answer
 
-    async def promote(self, now: int, most: int) -> Promoted:
+    async def promote(self, now: int, most: int, ahead: int = 0) -> Promoted:
         """See `Store.promote`."""
-        answer: Promoted = await self._submit(Kind.PROMOTE, most, lambda t: t.promote(now, most), now)
+        answer: Promoted = await self._submit(Kind.PROMOTE, most, lambda t: t.promote(now, most, ahead), now)
         return answer
 
-    async def expire(self, now: int, most: int) -> Expired:
+    async def expire(self, now: int, most: int, ahead: int = 0) -> Expired:
         """See `Store.expire`."""
-        answer: Expired = await self._submit(Kind.EXPIRE, most, lambda t: t.expire(now, most), now)
+        answer: Expired = await self._submit(Kind.EXPIRE, most, lambda t: t.expire(now, most, ahead), now)
         return answer
 
     async def revise(

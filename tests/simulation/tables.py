@@ -26,8 +26,8 @@ from paceline.stores.base import Document, Expired, Promoted
 
 DAY_MS = 86_400_000
 PENDING, PROCESSING = int(State.PENDING), int(State.PROCESSING)
-DUE_LATER = (int(State.SCHEDULED), int(State.RETRYING))
-WAITING = (*DUE_LATER, PENDING)
+SCHEDULED, RETRYING = int(State.SCHEDULED), int(State.RETRYING)
+WAITING = (SCHEDULED, RETRYING, PENDING)
 ENDED = tuple(int(s) for s in (State.COMPLETED, State.FAILED, State.CANCELLED, State.EXPIRED))
 OPEN = (*WAITING, PROCESSING)
 _ENDINGS = ("cancel", "expire", "confirm", "deny")
@@ -108,7 +108,8 @@ class Tables:
         self.work: Counter[tuple[int, str, str, str, str, int]] = Counter()
         self.greatest = 0
         self.fenced = True
-        self._due: list[tuple[int, int]] = []
+        self._scheduled: list[tuple[int, int]] = []
+        self._retrying: list[tuple[int, int]] = []
         self._expiry: list[tuple[int, int]] = []
 
     # -- where a message stands
@@ -125,8 +126,10 @@ class Tables:
     def _join(self, kept: Kept) -> None:
         if kept.state == PENDING:
             insort(self.pending[kept.flow], (kept.turn, kept.row.id))
-        elif kept.state in DUE_LATER:
-            heappush(self._due, (kept.due_at, kept.row.id))
+        elif kept.state == SCHEDULED:
+            heappush(self._scheduled, (kept.due_at, kept.row.id))
+        elif kept.state == RETRYING:
+            heappush(self._retrying, (kept.due_at, kept.row.id))
         if kept.expires_at is not None and kept.state in WAITING:
             heappush(self._expiry, (kept.expires_at, kept.row.id))
         if kept.state in OPEN:
@@ -242,39 +245,51 @@ class Tables:
         if note.stopped is not None:
             known.stopped = note.stopped
 
-    def promote(self, now: int, most: int) -> Promoted:
-        """What is due stands in line again, the longest due first."""
+    def promote(self, now: int, most: int, ahead: int) -> Promoted:
+        """What is due stands in line again, the longest due first; scheduled ones are due by the wall clock."""
         found: list[tuple[int, Entry]] = []
-        while (
-            len(found) < most and (first := self._first(self._due, due=True)) is not None and first[0] <= now
-        ):
-            kept = self.messages[heappop(self._due)[1]]
+        while len(found) < most and (due := self._next_due(ahead)) is not None and due[0] <= now:
+            _, id_, heap = due
+            kept = self.messages[id_]
+            heappop(heap)
             self._leave(kept)
+            if kept.state == SCHEDULED:
+                kept.due_at, kept.turn = kept.due_at - ahead, kept.turn - ahead
             kept.state = PENDING
             self._join(kept)
             found.append((kept.flow, kept.entry))
-        first = self._first(self._due, due=True)
-        return Promoted(found, first[0] if first else None)
+        due = self._next_due(ahead)
+        return Promoted(found, due[0] if due else None)
 
-    def expire(self, now: int, most: int) -> Expired:
-        """What has passed its time ends, the longest expired first."""
+    def _next_due(self, ahead: int) -> tuple[int, int, list[tuple[int, int]]] | None:
+        """The next due one: its moment on the scale of the process, its id, and the heap that it is the first of."""
+        found = []
+        for heap, state, shift in ((self._scheduled, SCHEDULED, ahead), (self._retrying, RETRYING, 0)):
+            first = self._first(heap, (state,), due=True)
+            if first is not None:
+                found.append((first[0] - shift, first[1], heap))
+        return min(found, key=lambda each: each[:2], default=None)
+
+    def expire(self, now: int, most: int, ahead: int) -> Expired:
+        """What has passed its time by the wall clock ends, the longest expired first."""
         ids: list[int] = []
         while (
             len(ids) < most
-            and (first := self._first(self._expiry, due=False)) is not None
-            and first[0] <= now
+            and (first := self._first(self._expiry, WAITING, due=False)) is not None
+            and first[0] <= now + ahead
         ):
             kept = self.messages[heappop(self._expiry)[1]]
             self._leave(kept)
             self._note_line(Line(kept, kept.number + 1, "", now, None, now, "expire", None, None, None))
             kept.state, kept.number, kept.finished_at = int(State.EXPIRED), kept.number + 1, now
             ids.append(kept.row.id)
-        first = self._first(self._expiry, due=False)
-        return Expired(ids, first[0] if first else None)
+        first = self._first(self._expiry, WAITING, due=False)
+        return Expired(ids, first[0] - ahead if first else None)
 
-    def _first(self, heap: list[tuple[int, int]], *, due: bool) -> tuple[int, int] | None:
+    def _first(
+        self, heap: list[tuple[int, int]], states: tuple[int, ...], *, due: bool
+    ) -> tuple[int, int] | None:
         """The first of a heap that still holds; those that were overtaken are thrown away on the way."""
-        states = DUE_LATER if due else WAITING
         while heap:
             kept = self.messages.get(heap[0][1])
             if (

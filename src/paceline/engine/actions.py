@@ -131,14 +131,14 @@ class Actions:
         core = self._core
         for _ in range(2):
             row = await read_message(core, caller, id_)
-            planned = plan(row, core.flow_key(row), core.clock.now())
+            planned = plan(row, core.flow_key(row), core.clock.now(), core.clock.ahead())
             if await self._apply([planned]):
                 return
         raise ConflictError("the message changed at the same moment; look at it and try again")
 
     def _patch(self, changes: Any, under: str = "") -> Plan:
         core = self._core
-        read = revisions.read_changes(changes, core.clock.now(), under)
+        read = revisions.read_changes(changes, core.clock.now() + core.clock.ahead(), under)
         return revisions.plan_patch(read, core.directory, core.intake.flow_number)
 
     # -- many messages
@@ -237,11 +237,11 @@ class Actions:
         return len(changed)
 
     def _plan(self, rows: Iterable[StoredMessage], plan: Plan) -> list[Planned]:
-        now = self._core.clock.now()
+        now, ahead = self._core.clock.now(), self._core.clock.ahead()
         planned = []
         for row in rows:
             try:
-                planned.append(plan(row, self._core.flow_key(row), now))
+                planned.append(plan(row, self._core.flow_key(row), now, ahead))
             except (ConflictError, InvalidError):
                 continue  # this one cannot; the others can
         return planned
@@ -278,7 +278,9 @@ class Actions:
             return
         if made.expires_at is not None:
             core.upkeep.expires_at(made.expires_at)
-        if state is not State.PENDING:
+        if state is State.SCHEDULED:
+            core.upkeep.scheduled_at(made.due_at)
+        elif state is State.RETRYING:
             core.upkeep.due_at(made.due_at)
         elif moved:
             entry = Entry(made.turn, row.id, made.expires_at, row.recipient, row.group)

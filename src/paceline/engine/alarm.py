@@ -18,6 +18,11 @@ class Alarm:
         self._moment: int | None = None
         self._handle: asyncio.TimerHandle | None = None
 
+    @property
+    def is_set(self) -> bool:
+        """Whether it will ring."""
+        return self._moment is not None
+
     def set(self, moment: int) -> None:
         """Ring at `moment` (milliseconds) instead of whenever it was set to."""
         if moment == self._moment:

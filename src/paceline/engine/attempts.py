@@ -91,7 +91,9 @@ class Attempts:
         if isinstance(outcome, Accepted):
             verdict = accept(message, outcome, started, finished)
         else:
-            verdict = settle(message, outcome, started, finished, self._policy(message), self._chance)
+            verdict = settle(
+                self._on_our_scale(message), outcome, started, finished, self._policy(message), self._chance
+            )
         over(Ended(message, release, outcome, verdict, started, finished))
 
     async def _call(self, message: HandedOver) -> Outcome:
@@ -158,6 +160,13 @@ class Attempts:
         sender = SendingAccount(spec.owner, spec.name, spec.settings)
         self._senders[account] = (spec, sender)
         return sender
+
+    def _on_our_scale(self, message: HandedOver) -> HandedOver:
+        """The message with its expiry, which is one of the wall clock, on the scale of the call's own times."""
+        ahead = self._clock.ahead()
+        if not ahead or message.expires_at is None:
+            return message
+        return msgspec.structs.replace(message, expires_at=message.expires_at - ahead)
 
     def _policy(self, message: HandedOver) -> Policy:
         queue = self._directory.queue(message.queue)

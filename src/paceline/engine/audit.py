@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from paceline.engine.audit_clock import KIND as CLOCK_STEP
-from paceline.engine.audit_clock import Steps
+from paceline.engine.audit_clock import LIVE, Steps
 from paceline.engine.audit_counts import Counts, Days
 from paceline.engine.audit_limits import AccountPass, Limits, WidePass, account_limits, wide_limits
 from paceline.engine.audit_messages import Histories, histories
@@ -77,7 +77,7 @@ class Audit:
 
     async def _limits(self) -> None:
         reader, order = self._reader, self._order
-        self._steps = Steps(await reader.documents(CLOCK_STEP))
+        self._steps = Steps(await reader.documents(CLOCK_STEP), await reader.documents(LIVE))
         known = account_limits(await reader.documents(ACCOUNT))
         rules = [] if order.account else wide_limits(await reader.documents(LIMIT))
         limits = Limits(order.since, self._steps)

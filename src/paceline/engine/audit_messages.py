@@ -303,7 +303,8 @@ class Histories:
             return
         if handed < standing.due_at:
             self._too_early("was handed over before it was due", standing, handed, standing.due_at)
-        if standing.expires_at is not None and handed >= standing.expires_at + LATE_MS:
+        late = LATE_MS + self._steps.behind(handed)
+        if standing.expires_at is not None and handed >= standing.expires_at + late:
             self._too_early("was handed over after it had expired", standing, standing.expires_at, handed)
 
     def _too_early(self, what: str, standing: Standing, low: int, high: int) -> None:

@@ -82,7 +82,7 @@ class Core:
         self.upkeep = Upkeep(
             store, clock, self.directory, self.dispatcher, self.gates.keys, self._expired, options.trace_ms
         )
-        self.intake = Intake(self.directory, self._next_id, check_url)
+        self.intake = Intake(self.directory, self._next_id, check_url, clock.ahead)
         self.outlook = Outlook(store, self.agenda, clock, self.figures)
         self.outlook.pending = self.dispatcher.pending
         self.check_url = check_url
@@ -112,14 +112,14 @@ class Core:
                 entry = Entry(row.turn, row.id, row.expires_at, row.recipient, row.group)
                 self.dispatcher.arrived(row.flow, key, entry)
             else:
-                self.upkeep.due_at(row.due_at)
+                self.upkeep.scheduled_at(row.due_at)
             if row.expires_at is not None:
                 self.upkeep.expires_at(row.expires_at)
         self.happenings.added([row for row, _ in new])
 
     def _due(self, moment: int) -> None:
         if moment <= self.clock.now():
-            self.upkeep.expires_at(moment)
+            self.upkeep.expires_at(moment + self.clock.ahead())
         self.upkeep.due_at(moment)
 
     def _expired(self, rows: list[StoredMessage]) -> None:

@@ -126,6 +126,7 @@ class Dispatcher:
     def _turn(self) -> None:
         self._woken = False
         now = self.clock.now()
+        self.agenda.scopes.wall_ahead = self.clock.ahead()
         room = min(BATCH, self.in_flight - len(self.agenda.out))
         if self.running and not self.away and room > 0 and self._handing < AHEAD:
             released = self.agenda.release(now, room, self._lead.ms(now))
@@ -208,7 +209,8 @@ class Dispatcher:
                 await asyncio.sleep(AWAY_S)
         for row in rows:
             key = self.key_of(row.flow)
-            waits = row.state == State.PENDING and (row.expires_at is None or row.expires_at > now)
+            wall = now + self.clock.ahead()
+            waits = row.state == State.PENDING and (row.expires_at is None or row.expires_at > wall)
             if waits and key is not None and row.id not in self.agenda.out:
                 self.agenda.offer(
                     row.flow, key, Entry(row.turn, row.id, row.expires_at, row.recipient, row.group)

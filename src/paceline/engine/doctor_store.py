@@ -4,7 +4,6 @@ from typing import Any
 
 import msgspec
 
-from paceline.clock import wall_ahead_ms
 from paceline.engine.account_documents import KIND as ACCOUNT
 from paceline.engine.account_documents import from_document
 from paceline.engine.doctor_findings import Patient, Said, failed, few, passed, warned
@@ -72,7 +71,7 @@ async def clock(patient: Patient) -> Said:
     """Limits do not follow the wall clock while the process lives, and correct for it at a start."""
     core = patient.core
     advice = "Limits are kept. Let a time service keep the clock, so that it is not set by hand."
-    ahead = wall_ahead_ms(core.clock)
+    ahead = core.clock.ahead()
     if abs(ahead) > STEP_MS:
         text = f"the wall clock was moved by {ahead / 1000:+.1f} s since the start; times shown are the old clock's"
         return warned(text, advice + " A restart takes the new time over.")

@@ -164,9 +164,9 @@ def _came_with(hold: Hold) -> Filter:
 
 
 def _due_before(moment: int) -> revisions.Plan:
-    def plan(row: StoredMessage, key: FlowKey, now: int) -> Planned:
+    def plan(row: StoredMessage, key: FlowKey, now: int, ahead: int) -> Planned:
         if row.due_at >= moment:
             raise ConflictError("it is due later")
-        return revisions.plan_cancel(row, key, now)
+        return revisions.plan_cancel(row, key, now, ahead)
 
     return plan

@@ -35,9 +35,17 @@ class Intake:
     """Checks bodies against the configuration in force. Makes no I/O and changes nothing."""
 
     def __init__(
-        self, directory: Directory, next_id: Callable[[int], int], check_url: Callable[[str], str | None]
+        self,
+        directory: Directory,
+        next_id: Callable[[int], int],
+        check_url: Callable[[str], str | None],
+        ahead: Callable[[], int] = lambda: 0,
     ) -> None:
-        """`check_url` tells what is wrong with an address that a call-back would go to."""
+        """`check_url` tells what is wrong with an address that a call-back would go to.
+
+        `ahead` tells by how many milliseconds the wall clock is ahead of the clock that decides.
+        """
+        self._ahead = ahead
         self.directory = directory
         self.next_id = next_id
         self.check_url = check_url
@@ -61,7 +69,11 @@ class Intake:
         key = FlowKey(
             lane, tenant, campaign or "", queue, get("priority", NORMAL), account.id if account else NOBODY
         )
-        due_at, expires_at = _times(fields, now)
+        wall = now + self._ahead()
+        due_at, expires_at = _times(fields, wall)
+        state = _PENDING if due_at <= wall else _SCHEDULED
+        if state == _PENDING:
+            due_at = now  # in line all are ordered by the clock that decides
         content = _encode(fields.content).decode()
         callback_url = body.get("callback_url")
         if callback_url is not None:
@@ -73,7 +85,7 @@ class Intake:
         id_ = self.next_id(now)
         # By position: naming two dozen fields costs more than all the checks of a message.
         row = NewMessage(
-            id_, self.flow_number(key), _PENDING if due_at <= now else _SCHEDULED, due_at, due_at, now, expires_at,
+            id_, self.flow_number(key), state, due_at, due_at, now, expires_at,
             tenant, queue, channel.name, key.account, pool, to[0] if len(to) == 1 else ", ".join(to), key.priority,
             get("max_attempts") or spec.max_attempts, get("timeout") or spec.timeout_ms, content, f"{id_:032x}",
             get("backoff"), get("group"), get("source"), get("kind"), campaign, batch, get("metadata"), callback_url,
@@ -192,16 +204,16 @@ class Intake:
             problems.append(Problem("/callback_url", wrong))
 
 
-def _times(fields: Fields, now: int) -> tuple[int, int | None]:
-    """When it is due, and when it is worthless."""
+def _times(fields: Fields, wall: int) -> tuple[int, int | None]:
+    """When it is due, and when it is worthless, both by the wall clock."""
     get, problems = fields.values.get, fields.problems
     scheduled, delay, expires = get("scheduled_at"), get("delay"), get("expires_at")
     if scheduled is not None and delay is not None:
         problems.append(Problem("/delay", "give either scheduled_at or delay, not both"))
-    if scheduled is not None and scheduled < now - checks.PAST_GRACE_MS:
+    if scheduled is not None and scheduled < wall - checks.PAST_GRACE_MS:
         problems.append(Problem("/scheduled_at", "is in the past; leave it out to send now"))
-    due: int = now + delay if delay is not None else max(now, scheduled or now)
-    if expires is not None and expires <= now:
+    due: int = wall + delay if delay is not None else max(wall, scheduled or wall)
+    if expires is not None and expires <= wall:
         problems.append(Problem("/expires_at", "is in the past: the message would never be sent"))
     elif expires is not None and expires <= due:
         problems.append(Problem("/expires_at", "is not after the moment the message is scheduled for"))

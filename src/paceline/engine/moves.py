@@ -7,14 +7,12 @@ the journal says of earlier runs has to be read on the scale of each run for as 
 import msgspec
 import structlog
 
-from paceline.clock import Clock, boot_reading
+from paceline.clock import NOISE_MS, Clock, boot_reading
 from paceline.engine.audit_clock import step_document
 from paceline.model.messages import AccountNote
 from paceline.pacing.windows import NEVER
 from paceline.stores.base import Document, Store
 
-NOISE_MS = 1
-"""A difference up to this comes from reading two clocks one after the other, in whole milliseconds."""
 KEPT_MS = 32 * 86_400_000
 """A little longer than the longest window there is."""
 MOST_MOVES = 100

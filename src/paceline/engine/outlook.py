@@ -1,6 +1,11 @@
-"""Why a message waits and when it will go: asked of the same gates and turns that decide."""
+"""Why a message waits and when it will go: asked of the same gates and turns that decide.
+
+What is answered is told by the wall clock as it stands now, whether or not it was set since the start.
+"""
 
 from typing import Any
+
+from msgspec.structs import replace
 
 from paceline.clock import Clock
 from paceline.engine.figures import Figures
@@ -38,6 +43,9 @@ class Outlook:
 
     async def of(self, row: StoredMessage, key: FlowKey) -> tuple[int | None, list[Reason]]:
         """The moment it goes (None when nobody can tell) and the chain of reasons."""
+        return self._by_wall(*await self._of(row, key))
+
+    async def _of(self, row: StoredMessage, key: FlowKey) -> tuple[int | None, list[Reason]]:
         state = State(row.state)
         if state is State.PROCESSING:
             return row.started_at or self._clock.now(), []
@@ -48,17 +56,32 @@ class Outlook:
             return max(self._clock.now(), release.start_at), []
         index = await self._store.ahead(row.flow, row.turn, row.id) if state is State.PENDING else 0
         entry = Entry(row.turn, row.id, row.expires_at, row.recipient, row.group)
-        return self.forecast(row.flow, key, state, row.due_at, index, entry)
+        return self.forecast(row.flow, key, state, self._due(state, row.due_at), index, entry)
+
+    def _due(self, state: State, due_at: int) -> int:
+        """When it is due on the scale of the clock that decides: scheduled ones wait for the wall clock."""
+        return due_at - self._clock.ahead() if state is State.SCHEDULED else due_at
+
+    def _by_wall(self, eta: int | None, reasons: list[Reason]) -> tuple[int | None, list[Reason]]:
+        ahead = self._clock.ahead()
+        if not ahead:
+            return eta, reasons
+        told = [r if r.until is None else replace(r, until=r.until + ahead) for r in reasons]
+        return None if eta is None else eta + ahead, told
 
     def first(self, row: NewMessage, key: FlowKey) -> tuple[int | None, list[Reason]]:
         """For a message that was just taken in: quick, because every sender gets it with the answer."""
+        return self._by_wall(*self._first(row, key))
+
+    def _first(self, row: NewMessage, key: FlowKey) -> tuple[int | None, list[Reason]]:
+        due_at = self._due(State(row.state), row.due_at)
         sending = self.running and self.held is None
         if row.state == State.SCHEDULED and sending:
-            return row.due_at, [Reason("scheduled", "it is scheduled for later", row.due_at)]
+            return due_at, [Reason("scheduled", "it is scheduled for later", due_at)]
         index = max(0, self.pending.get(row.flow, 1) - 1)
         if not index and sending and self._goes_at_once(row.flow, key):
             return self._clock.now(), []
-        return self.forecast(row.flow, key, State(row.state), row.due_at, index)
+        return self.forecast(row.flow, key, State(row.state), due_at, index)
 
     def _goes_at_once(self, number: int, key: FlowKey) -> bool:
         """Alone in its flow, its account open and free of other work, and no wider gate to pass."""

@@ -6,6 +6,7 @@ import msgspec
 import structlog
 
 from paceline.clock import Clock
+from paceline.engine import revisions
 from paceline.engine.directory import Directory
 from paceline.engine.gates import Gates
 from paceline.engine.suspects import (
@@ -23,7 +24,7 @@ from paceline.model.ids import to_text
 from paceline.model.messages import FlowKey, HandedOver, NewMessage, Settlement
 from paceline.model.states import Event, State, after
 from paceline.pacing.agenda import Agenda
-from paceline.stores.base import Store
+from paceline.stores.base import Filter, Store
 
 SLICE = 1000
 
@@ -104,6 +105,14 @@ def _settlement(
         due_at=message.due_at, turn=message.turn, attempts=attempts, started=now, finished=now,
         outcome="Unknown", code=code, text=text,
     )  # fmt: skip
+
+
+async def shift_retries(store: Store, ms: int, now: int) -> None:
+    """Bring back-offs that earlier runs wrote to today's scale, when the wall clock was moved by `ms` since then."""
+    wanted, last = Filter(state=(State.RETRYING,)), None
+    while ms and (rows := await store.find(wanted, last, SLICE)):
+        await store.revise([revisions.later(row, ms) for row in rows], now)
+        last = rows[-1].id
 
 
 async def restore_gates(store: Store, agenda: Agenda, directory: Directory, gates: Gates) -> None:

@@ -36,11 +36,12 @@ class Planned(msgspec.Struct, frozen=True):
     revision: Revision
 
 
-Plan = Callable[[StoredMessage, FlowKey, int], Planned]
-"""Plans one message's change, given its flow and the time; raises ConflictError or InvalidError."""
+Plan = Callable[[StoredMessage, FlowKey, int, int], Planned]
+"""Plans one message's change, given its flow, the time and how far the wall clock is ahead of it in milliseconds;
+raises ConflictError or InvalidError."""
 
 
-def plan_retry(row: StoredMessage, key: FlowKey, now: int) -> Planned:
+def plan_retry(row: StoredMessage, key: FlowKey, now: int, ahead: int) -> Planned:
     """Send it again: at once, with all attempts to spare. An expiry that has passed is dropped.
 
     Raises:
@@ -49,10 +50,10 @@ def plan_retry(row: StoredMessage, key: FlowKey, now: int) -> Planned:
     state = State(row.state)
     if state not in RETRIABLE:
         raise ConflictError(_NO_RETRY[state])
-    return _revived(row, key, now)
+    return _revived(row, key, now, ahead)
 
 
-def plan_cancel(row: StoredMessage, key: FlowKey, _now: int) -> Planned:
+def plan_cancel(row: StoredMessage, key: FlowKey, _now: int, _ahead: int) -> Planned:
     """Withdraw it.
 
     Raises:
@@ -62,7 +63,7 @@ def plan_cancel(row: StoredMessage, key: FlowKey, _now: int) -> Planned:
     return Planned(row, key, _revision(row, to, Event.CANCEL))
 
 
-def plan_delete(row: StoredMessage, key: FlowKey, _now: int) -> Planned:
+def plan_delete(row: StoredMessage, key: FlowKey, _now: int, _ahead: int) -> Planned:
     """Remove it.
 
     Raises:
@@ -77,12 +78,12 @@ def plan_delete(row: StoredMessage, key: FlowKey, _now: int) -> Planned:
 def plan_settle(event: Event) -> Plan:
     """Say what became of an uncertain message."""
 
-    def plan(row: StoredMessage, key: FlowKey, now: int) -> Planned:
+    def plan(row: StoredMessage, key: FlowKey, now: int, ahead: int) -> Planned:
         state = State(row.state)
         if state is not State.UNCERTAIN:
             raise ConflictError(_refusal(state, "settled: only an uncertain one can be"))
         if event is Event.REVIVE:
-            return _revived(row, key, now)
+            return _revived(row, key, now, ahead)
         made = _revision(row, after(state, event), event)
         made.reason = "settled by a person"
         return Planned(row, key, made)
@@ -99,8 +100,8 @@ class Changes(msgspec.Struct, frozen=True):
     expires_at: int | UnsetType | None = UNSET
 
 
-def read_changes(body: Any, now: int, under: str = "") -> Changes:
-    """A patch from JSON.
+def read_changes(body: Any, wall: int, under: str = "") -> Changes:
+    """A patch from JSON, at the moment that the wall clock shows.
 
     Raises:
         InvalidError: every problem found, with pointers that begin with `under`.
@@ -110,7 +111,7 @@ def read_changes(body: Any, now: int, under: str = "") -> Changes:
         draft.take("priority", checks.check_priority),
         draft.take("scheduled_at", lambda v: None if v is None else checks.check_time(v)),
         draft.take("account", lambda v: None if v is None else checks.check_name(v)),
-        draft.take("expires_at", lambda v: None if v is None else _future(v, now)),
+        draft.take("expires_at", lambda v: None if v is None else _future(v, wall)),
     )
     if not draft.body and not draft.problems:
         draft.problem("", "names nothing to change; there are " + ", ".join(CHANGEABLE))
@@ -118,9 +119,9 @@ def read_changes(body: Any, now: int, under: str = "") -> Changes:
     return changes
 
 
-def _future(value: object, now: int) -> int:
+def _future(value: object, wall: int) -> int:
     moment = checks.check_time(value)
-    if moment <= now:
+    if moment <= wall:
         raise ValueError("is in the past: the message would never be sent; cancel it instead")
     return moment
 
@@ -128,11 +129,11 @@ def _future(value: object, now: int) -> int:
 def plan_patch(changes: Changes, directory: Directory, number: Callable[[FlowKey], int]) -> Plan:
     """Change a waiting message; `number` gives the number of a flow."""
 
-    def plan(row: StoredMessage, key: FlowKey, now: int) -> Planned:
+    def plan(row: StoredMessage, key: FlowKey, now: int, ahead: int) -> Planned:
         state = State(row.state)
         if state not in WAITING:
             raise ConflictError(_refusal(state, "changed: only a waiting one can be"))
-        made = _rescheduled(row, state, changes.due, now)
+        made = _rescheduled(row, state, changes.due, now, ahead)
         if changes.priority is not UNSET:
             made.priority = changes.priority
         if changes.expires_at is not UNSET:
@@ -148,10 +149,12 @@ def plan_patch(changes: Changes, directory: Directory, number: Callable[[FlowKey
     return plan
 
 
-def _rescheduled(row: StoredMessage, state: State, due: int | UnsetType | None, now: int) -> Revision:
+def _rescheduled(
+    row: StoredMessage, state: State, due: int | UnsetType | None, now: int, ahead: int
+) -> Revision:
     if due is UNSET:
         return _revision(row, state, "patch")
-    if due is None or due <= now:
+    if due is None or due <= now + ahead:
         if state is State.PENDING:
             return _revision(row, state, "patch")
         made = _revision(row, after(state, Event.REVIVE), Event.REVIVE)
@@ -195,13 +198,20 @@ def _placed(row: StoredMessage, key: FlowKey, name: str | None, directory: Direc
     )
 
 
-def _revived(row: StoredMessage, key: FlowKey, now: int) -> Planned:
+def _revived(row: StoredMessage, key: FlowKey, now: int, ahead: int) -> Planned:
     made = _revision(row, after(State(row.state), Event.REVIVE), Event.REVIVE)
     made.due_at = made.turn = now
     made.attempts = 0
-    if made.expires_at is not None and made.expires_at <= now:
+    if made.expires_at is not None and made.expires_at <= now + ahead:
         made.expires_at = None
     return Planned(row, key, made)
+
+
+def later(row: StoredMessage, ms: int) -> Revision:
+    """The revision that moves a retrying message's moment, because the clock that it was told by was moved."""
+    made = _revision(row, State(row.state), "patch")
+    made.due_at, made.turn = row.due_at + ms, row.turn + ms
+    return made
 
 
 def _legal(row: StoredMessage, event: Event, words: str) -> State:

@@ -21,7 +21,7 @@ from paceline.engine.limits import Limits
 from paceline.engine.messages import Messages
 from paceline.engine.moves import clock_moves
 from paceline.engine.queues import Queues
-from paceline.engine.recovery import restore_gates, restore_notes, settle_open
+from paceline.engine.recovery import restore_gates, restore_notes, settle_open, shift_retries
 from paceline.engine.secrets import Vault
 from paceline.engine.template_verbs import Templates
 from paceline.engine.threads import ThreadPool
@@ -95,6 +95,7 @@ class Service:
         await self.accounts.load()
         await self.keys.load()
         core.gates.moves = await clock_moves(core.store, core.clock)
+        await shift_retries(core.store, core.gates.moves.latest, core.clock.now())
         found = await settle_open(core.store, core.directory, core.clock, core.dispatcher.follow_up)
         await restore_gates(core.store, core.agenda, core.directory, core.gates)
         for flow in await core.store.flows():

@@ -5,8 +5,9 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from paceline.clock import Clock
+from paceline.clock import NOISE_MS, Clock
 from paceline.engine.alarm import Alarm
+from paceline.engine.audit_clock import live_document
 from paceline.engine.directory import Directory
 from paceline.engine.dispatcher import Dispatcher
 from paceline.model.errors import PacelineError
@@ -20,12 +21,17 @@ SLICE = 1000
 """Rows changed in one transaction: small enough that sending never waits for upkeep."""
 CLEAN_EVERY_MS = 600_000
 AWAY_MS = 1000
+LOOK_MS = 2000
+"""While a message waits for a moment of the wall clock, it is looked so often whether somebody set that clock."""
 
 log = structlog.get_logger("paceline.upkeep")
 
 
 class Upkeep:
-    """Three alarms: the next due moment, the next expiry, the next cleaning."""
+    """Alarms: the next due moment, the next expiry, the next cleaning, and the next look at the wall clock.
+
+    The moments of scheduled messages and expiries are the wall clock's; alarms run on the clock that never steps.
+    """
 
     def __init__(
         self,
@@ -46,7 +52,9 @@ class Upkeep:
             self._promote: Alarm(clock, lambda: self._begin(self._promote)),
             self._expire: Alarm(clock, lambda: self._begin(self._expire)),
             self._clean: Alarm(clock, lambda: self._begin(self._clean)),
+            self._look: Alarm(clock, lambda: self._begin(self._look)),
         }
+        self._ahead = 0
         self._busy: dict[Work, asyncio.Task[None]] = {}
         self._again: set[Work] = set()
 
@@ -66,12 +74,22 @@ class Upkeep:
             alarm.cancel()
 
     def due_at(self, moment: int) -> None:
-        """A message becomes due then."""
+        """A retrying message becomes due then, on the clock that never steps."""
         self._alarms[self._promote].earlier(moment)
 
+    def scheduled_at(self, moment: int) -> None:
+        """A scheduled message becomes due then, by the wall clock."""
+        self._alarms[self._promote].earlier(moment - self._clock.ahead())
+        self._watch()
+
     def expires_at(self, moment: int) -> None:
-        """A waiting message expires then."""
-        self._alarms[self._expire].earlier(moment)
+        """A waiting message expires then, by the wall clock."""
+        self._alarms[self._expire].earlier(moment - self._clock.ahead())
+        self._watch()
+
+    def _watch(self) -> None:
+        """A moment is waited for: see to it that a step of the wall clock is noticed."""
+        self._alarms[self._look].earlier(self._clock.now() + LOOK_MS)
 
     def _begin(self, work: Work) -> None:
         if work in self._busy:
@@ -96,7 +114,7 @@ class Upkeep:
 
     async def _promote(self) -> int | None:
         while True:
-            promoted = await self._store.promote(self._clock.now(), SLICE)
+            promoted = await self._store.promote(self._clock.now(), SLICE, self._clock.ahead())
             for number, entry in promoted.entries:
                 key = self._keys.get(number)
                 if key is None:
@@ -104,15 +122,34 @@ class Upkeep:
                     key = self._keys[number]
                 self._dispatcher.arrived(number, key, entry)
             if len(promoted.entries) < SLICE:
+                if promoted.next_due is not None:
+                    self._watch()
                 return promoted.next_due
 
     async def _expire(self) -> int | None:
         while True:
-            expired = await self._store.expire(self._clock.now(), SLICE)
+            expired = await self._store.expire(self._clock.now(), SLICE, self._clock.ahead())
             if expired.ids:
                 self._expired(await self._store.get(expired.ids))
             if len(expired.ids) < SLICE:
+                if expired.next_expiry is not None:
+                    self._watch()
                 return expired.next_expiry
+
+    async def _look(self) -> int | None:
+        """Compare the clocks. After a step everything that waits for a moment is looked at anew; else it costs nothing.
+
+        It ends when nothing waits any more, and begins with the next message that does.
+        """
+        ahead = self._clock.ahead()
+        if abs(ahead - self._ahead) > NOISE_MS:
+            log.warning("the wall clock was set", ms=ahead - self._ahead, since_start_ms=ahead)
+            await self._store.put([live_document(self._clock.now(), ahead)])
+            self._ahead = ahead
+            self._begin(self._promote)
+            self._begin(self._expire)
+        waiting = self._alarms[self._promote].is_set or self._alarms[self._expire].is_set
+        return self._clock.now() + LOOK_MS if waiting else None
 
     async def _clean(self) -> int | None:
         now = self._clock.now()

@@ -337,6 +337,11 @@ class Agenda:
         """The gates of the entry's recipient and group."""
         return self.scopes.keyed(flow.key, account.id, entry)
 
+    @property
+    def wall_ahead(self) -> int:
+        """How many milliseconds the wall clock is ahead of the one that decides."""
+        return self.scopes.wall_ahead
+
     def expired(self, entry: Entry, flow: Flow) -> None:
         """Kept for the engine, which ends it in the store."""
         self.late.append((entry, flow))

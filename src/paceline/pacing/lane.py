@@ -92,6 +92,10 @@ class Shared(Protocol):
         """An account joined a lane: calls under way that were begun under its name are its own."""
 
     @property
+    def wall_ahead(self) -> int:
+        """How many milliseconds the wall clock, by which messages expire, is ahead of the one that decides."""
+
+    @property
     def crowded(self) -> bool:
         """Too many single entries wait aside: let whole flows wait from now on, so that memory stays bounded."""
 
@@ -269,7 +273,7 @@ class Lane:
             if entry is None:
                 self._leave(turns, flow, served=False)
                 continue
-            if entry.expires_at is not None and entry.expires_at <= now:
+            if entry.expires_at is not None and entry.expires_at <= now + self._shared.wall_ahead:
                 self._shared.expired(entry, flow)
                 continue
             if self._closed(turns, flow, entry, account, now):

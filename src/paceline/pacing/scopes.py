@@ -62,6 +62,8 @@ class Scopes:
         self.gates: dict[tuple[str, str], SharedGate] = {}
         self.single: dict[tuple[str, str], SharedGate] = {}
         self.waits = False
+        # Milliseconds from the clock that decides to the wall clock, by which messages expire.
+        self.wall_ahead = 0
         # Messages that were under way at several crashes go one at a time; at first, nothing goes beside them.
         self.suspects: set[int] = set()
         self.one_by_one = SharedGate((AFTER_CRASH, "suspects"), concurrency=1)

@@ -57,7 +57,10 @@ class FlowState(msgspec.Struct, array_like=True):
 
 
 class Promoted(msgspec.Struct, array_like=True):
-    """Messages whose moment came, as (flow, entry); `next_due` is the moment of the next one, if any."""
+    """Messages whose moment came, as (flow, entry); `next_due` is the moment of the next one, if any.
+
+    That moment is on the scale of the `now` that was given, as `next_expiry` is.
+    """
 
     entries: list[tuple[int, Entry]]
     next_due: int | None
@@ -256,11 +259,18 @@ class Store(Protocol):
         Answers the ids whose settlement no longer fitted (stale) and changed nothing.
         """
 
-    async def promote(self, now: int, most: int) -> Promoted:
-        """Turn up to `most` scheduled and retrying messages that are due into pending ones."""
+    async def promote(self, now: int, most: int, ahead: int = 0) -> Promoted:
+        """Turn up to `most` scheduled and retrying messages that are due into pending ones.
 
-    async def expire(self, now: int, most: int) -> Expired:
-        """End up to `most` waiting messages whose `expires_at` has passed."""
+        A scheduled one is due by the wall clock, which shows `now + ahead` milliseconds; with its promotion its
+        due moment and its turn are brought to the scale of `now`, on which all that stands in line is ordered.
+        """
+
+    async def expire(self, now: int, most: int, ahead: int = 0) -> Expired:
+        """End, at `now`, up to `most` waiting messages whose `expires_at` has passed by the wall clock.
+
+        The wall clock shows `now + ahead` milliseconds.
+        """
 
     async def flows(self) -> list[FlowState]:
         """Every flow that has pending messages."""

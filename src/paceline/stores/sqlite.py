@@ -119,14 +119,16 @@ class SqliteStore:
         )
         return answer
 
-    async def promote(self, now: int, most: int) -> Promoted:
+    async def promote(self, now: int, most: int, ahead: int = 0) -> Promoted:
         """See `Store.promote`."""
-        answer: Promoted = await self._writer.submit(Kind.PROMOTE, sqlite_writes.Moment(now, most), most)
+        answer: Promoted = await self._writer.submit(
+            Kind.PROMOTE, sqlite_writes.Moment(now, most, ahead), most
+        )
         return answer
 
-    async def expire(self, now: int, most: int) -> Expired:
+    async def expire(self, now: int, most: int, ahead: int = 0) -> Expired:
         """See `Store.expire`."""
-        answer: Expired = await self._writer.submit(Kind.EXPIRE, sqlite_writes.Moment(now, most), most)
+        answer: Expired = await self._writer.submit(Kind.EXPIRE, sqlite_writes.Moment(now, most, ahead), most)
         return answer
 
     async def revise(

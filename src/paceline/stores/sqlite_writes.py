@@ -49,6 +49,7 @@ class Work(msgspec.Struct, frozen=True, gc=False):
     results: str | None = None
     now: int | None = None
     most: int | None = None
+    ahead: int | None = None
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -91,10 +92,11 @@ class Revise(msgspec.Struct, frozen=True):
 
 
 class Moment(msgspec.Struct, frozen=True):
-    """A step of the clock: up to `most` messages at `now`."""
+    """A step of the clock: up to `most` messages at `now`, when the wall clock is `ahead` by so many ms."""
 
     now: int
     most: int
+    ahead: int = 0
 
 
 class Other(msgspec.Struct, frozen=True):
@@ -192,13 +194,13 @@ def hand_over(_session: Session, calls: Sequence[HandOver]) -> Plan:
 
 def promote(_session: Session, calls: Sequence[Moment]) -> Plan:
     """Turn due messages into pending ones, one call after the other."""
-    works = [Work("promote", now=call.now, most=call.most) for call in calls]
+    works = [Work("promote", now=call.now, most=call.most, ahead=call.ahead) for call in calls]
     return Plan(works, lambda texts: [_read_promoted(next(texts)) for _ in calls])
 
 
 def expire(_session: Session, calls: Sequence[Moment]) -> Plan:
     """End messages whose time passed, one call after the other."""
-    works = [Work("expire", now=call.now, most=call.most) for call in calls]
+    works = [Work("expire", now=call.now, most=call.most, ahead=call.ahead) for call in calls]
     return Plan(works, lambda texts: [_read_expired(next(texts)) for _ in calls])
 
 

@@ -9,8 +9,8 @@
 
 -- name: make_work
 -- Where the writer puts a kind of write and its batch; nothing is ever stored in it.
-CREATE TEMP VIEW work (kind, rows, flows, keys, counts, moved, results, now, most) AS
-SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL;
+CREATE TEMP VIEW work (kind, rows, flows, keys, counts, moved, results, now, most, ahead) AS
+SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL;
 
 -- name: make_answer
 -- What the triggers answer, one JSON text for each kind of write that has something to say.
@@ -208,19 +208,33 @@ CREATE TEMP TRIGGER note INSTEAD OF INSERT ON work WHEN NEW.kind = 'note' BEGIN
 END;
 
 -- name: make_promote
--- Up to `most` messages whose moment came by `now` stand in line again, the longest due first. Answers
+-- Up to `most` messages whose moment came by `now` stand in line again, the longest due first. Scheduled ones
+-- wait for the wall clock, which is `ahead` of `now`; in line all are ordered on the scale of `now`. Answers
 -- Promoted: (flow, Entry) of each, and the next moment.
 -- arrow: scheduled -due-> pending
 -- arrow: retrying -due-> pending
 CREATE TEMP TRIGGER promote INSTEAD OF INSERT ON work WHEN NEW.kind = 'promote' BEGIN
-  INSERT INTO change (id, position, number, old_flow, old_state, sender, flow, state, turn, expires_at)
-  SELECT id, row_number() OVER (ORDER BY due_at, id), number, flow, state, sender, flow, 2, turn, expires_at
+  INSERT INTO change (id, position, number, old_flow, old_state, sender, flow, state, due_at, turn, expires_at)
+  SELECT
+    id, row_number() OVER (ORDER BY due, id), number, flow, state, sender, flow, 2, due, place, expires_at
   FROM (
-    SELECT * FROM entry INDEXED BY entry_due
-    WHERE state IN (1, 4) AND due_at <= NEW.now ORDER BY due_at, id LIMIT NEW.most
+    SELECT * FROM (
+      SELECT *, due_at - NEW.ahead AS due, turn - NEW.ahead AS place FROM entry INDEXED BY entry_due
+      WHERE state IN (1, 4) AND state = 1 AND due_at <= NEW.now + NEW.ahead ORDER BY due_at, id LIMIT NEW.most
+    )
+    UNION ALL
+    SELECT * FROM (
+      SELECT *, due_at AS due, turn AS place FROM entry INDEXED BY entry_due
+      WHERE state IN (1, 4) AND state = 4 AND due_at <= NEW.now ORDER BY due_at, id LIMIT NEW.most
+    )
+    ORDER BY due, id LIMIT NEW.most
   );
 
   UPDATE entry SET state = 2 WHERE id IN (SELECT id FROM change);
+
+  -- Hardly ever: as long as nobody set the clock, both scales are one.
+  UPDATE entry SET due_at = change.due_at, turn = change.turn
+  FROM change WHERE NEW.ahead <> 0 AND entry.id = change.id AND change.old_state = 1;
 
   INSERT INTO work (kind) VALUES ('count');
 
@@ -228,14 +242,19 @@ CREATE TEMP TRIGGER promote INSTEAD OF INSERT ON work WHEN NEW.kind = 'promote' 
     (SELECT jsonb_group_array(jsonb_array(change.flow, jsonb_array(
        change.turn, change.id, change.expires_at, message.recipient, message."group")) ORDER BY change.position)
      FROM change CROSS JOIN message ON message.id = change.id),
-    (SELECT min(due_at) FROM entry INDEXED BY entry_due WHERE state IN (1, 4)));
+    (SELECT min(moment) FROM (
+       SELECT min(due_at) - NEW.ahead AS moment FROM entry INDEXED BY entry_due
+       WHERE state IN (1, 4) AND state = 1
+       UNION ALL
+       SELECT min(due_at) FROM entry INDEXED BY entry_due WHERE state IN (1, 4) AND state = 4)));
 
   DELETE FROM change;
 END;
 
 -- name: make_expire
--- Up to `most` waiting messages whose time passed by `now` end, the longest expired first, each with a journal
--- line that has no account, so that it occupies no window. Answers Expired.
+-- Up to `most` waiting messages whose time passed by the wall clock, which is `ahead` of `now`, end now, the
+-- longest expired first, each with a journal line that has no account, so that it occupies no window. Answers
+-- Expired.
 -- arrow: scheduled -expire-> expired
 -- arrow: pending -expire-> expired
 -- arrow: retrying -expire-> expired
@@ -244,7 +263,7 @@ CREATE TEMP TRIGGER expire INSTEAD OF INSERT ON work WHEN NEW.kind = 'expire' BE
   SELECT id, row_number() OVER (ORDER BY expires_at, id), number, flow, state, sender, 'expire', flow, 8, ''
   FROM (
     SELECT * FROM entry INDEXED BY entry_expiry
-    WHERE expires_at IS NOT NULL AND state IN (1, 2, 4) AND expires_at <= NEW.now
+    WHERE expires_at IS NOT NULL AND state IN (1, 2, 4) AND expires_at <= NEW.now + NEW.ahead
     ORDER BY expires_at, id LIMIT NEW.most
   );
 
@@ -255,7 +274,7 @@ CREATE TEMP TRIGGER expire INSTEAD OF INSERT ON work WHEN NEW.kind = 'expire' BE
 
   INSERT INTO answer (text) SELECT json_array(
     (SELECT jsonb_group_array(id ORDER BY position) FROM change),
-    (SELECT min(expires_at) FROM entry INDEXED BY entry_expiry
+    (SELECT min(expires_at) - NEW.ahead FROM entry INDEXED BY entry_expiry
      WHERE expires_at IS NOT NULL AND state IN (1, 2, 4)));
 
   DELETE FROM change;

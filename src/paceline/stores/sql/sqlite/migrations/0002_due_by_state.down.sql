@@ -1,0 +1,2 @@
+DROP INDEX entry_due;
+CREATE INDEX entry_due ON entry (due_at) WHERE state IN (1, 4);
