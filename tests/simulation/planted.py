@@ -148,6 +148,11 @@ def _clock_obeyed() -> list[tuple[Any, str, Any]]:
     return [(ProcessClock, "_us", wrong)]
 
 
+def _clock_ignored() -> list[tuple[Any, str, Any]]:
+    """What is scheduled does not follow the wall clock when somebody sets it."""
+    return [(ProcessClock, "ahead", lambda _self: 0)]
+
+
 def _history_forgotten() -> list[tuple[Any, str, Any]]:
     """Windows are empty after a start."""
 

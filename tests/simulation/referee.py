@@ -14,11 +14,13 @@ from tests.simulation.provider import Arrival, Provider, Watch
 from tests.simulation.provider import Call as ProviderCall
 from tests.simulation.store import Call, Kind
 from tests.simulation.tables import Kept, Tables
-from tests.simulation.world import World
+from tests.simulation.world import EPOCH_MS, World
 
 if TYPE_CHECKING:
     from tests.simulation.node import Node
 
+PROMPT_MS = 5000
+"""So soon after the wall clock shows its moment a scheduled message stands in line, however the clock was set."""
 LOOK_EVERY = 64
 """Callbacks between two looks at what is in memory."""
 
@@ -43,6 +45,9 @@ class Referee(Watch):
         )
         self.named: dict[int, tuple[int, int, int]] = {}  # id -> number, moment (true us), version
         self.order_of: dict[str, list[int]] = {}  # messages by account, as they were handed over
+        self.scheduled: dict[
+            int, tuple[int, int]
+        ] = {}  # id -> the wall's moment it waits for, since when (true us)
         self.crashes = 0
         self.anchor_us = 0  # how the wall clock stood at the last start that was completed
         self.boot = world.boot
@@ -75,6 +80,10 @@ class Referee(Watch):
             self.world.wrong(3, f"{call.message.id} is called for and its hand-over is not on disk")
             return
         self._check_named(id_, kept)
+        moment, since = self.scheduled.get(id_, (0, 0))
+        if moment > self.world.latest_ms(since):
+            text = f"{call.message.id} goes before the wall clock has shown the moment it is scheduled for"
+            self.world.wrong(13, text)
         self.pace.begins(self.node, call, kept)
 
     def _check_named(self, id_: int, kept: Kept) -> None:
@@ -171,10 +180,26 @@ class Referee(Watch):
                 )
                 if row.state == State.PENDING:
                     self.pace.eligible[row.id] = self.world.time.us
+                elif row.state == State.SCHEDULED:
+                    self.scheduled[row.id] = (row.due_at, self.world.time.us)
 
     def _promoted(self, call: Call) -> None:
         for _, entry in call.answer.entries:
             self.pace.eligible[entry.id] = self.world.time.us
+
+    def stalled(self) -> None:
+        """What is scheduled stands in line soon after the wall clock shows its moment; asked in calm."""
+        world = self.world
+        set_us = max(self.pace.calm_since or 0, *(until for _, until in world.stretches[-1:]), 0)
+        for id_, (moment, _) in self.scheduled.items():
+            kept = self.tables.messages.get(id_)
+            since = max(set_us, (moment - EPOCH_MS) * 1000 - world.wall_us)
+            if (
+                kept is not None
+                and kept.state == State.SCHEDULED
+                and world.time.us > since + PROMPT_MS * 1000
+            ):
+                world.wrong(6, f"{to_text(id_)} is still scheduled {PROMPT_MS} ms after its moment")
 
     def _revised(self, call: Call) -> None:
         self.version += 1
@@ -184,6 +209,9 @@ class Referee(Watch):
                 continue
             self.world.note("revised", f"{to_text(made.id)} {made.event} {made.from_state}->{made.to_state}")
             self.pace.eligible.pop(made.id, None)
+            self.scheduled.pop(made.id, None)
+            if made.to_state == State.SCHEDULED:
+                self.scheduled[made.id] = (made.due_at, self.world.time.us)
             if made.to_state is None:
                 self.deleted.add(made.id)
             elif made.event == "revive" and made.from_state in (6, 7, 8, 9):

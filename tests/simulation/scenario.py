@@ -220,7 +220,11 @@ class Scenario:
         alone = key.account != NOBODY or (lane is not None and len(lane.accounts) == 1)
         moments = [reason.until for reason in reasons if reason.until is not None]
         if moments and alone:
-            self.referee.named[id_] = (kept.number, node.clock.true_us(max(moments)), version)
+            self.referee.named[id_] = (
+                kept.number,
+                node.clock.true_us(max(moments) - node.clock.ahead()),
+                version,
+            )
         if not reasons and eta is None:
             self.world.wrong(13, f"nobody can say why {to_text(id_)} waits")
 
@@ -281,9 +285,11 @@ class Scenario:
         """Everything ends."""
         world = self.world
         quota = any("quota" in account.body for account in self.plan.accounts)
+        self.faults.last_step(world.chance("last step"))
         until = world.time.us + (QUOTA_DRAIN_S if quota else DRAIN_S) * S
         while self.tables.open and world.time.us < until and not world.violations:
             world.run(min(until, world.time.us + 2 * S))
+            self.referee.stalled()
         if self.tables.open and not world.violations:
             left = [kept for kept in self.tables.messages.values() if kept.state in (1, 2, 3, 4)]
             some = ", ".join(f"{to_text(k.row.id)} {State(k.state).label}" for k in left[:3])

@@ -30,6 +30,7 @@ class World:
         self.seed = seed
         self.time = Time()
         self.wall_us = 0  # what people added to the wall clock by setting it
+        self.stretches: list[tuple[int, int]] = []  # what was added before, and until when in true time
         self.boot = 1
         self.loops: list[VirtualLoop] = []
         self.history: list[str] | None = [] if history else None
@@ -62,6 +63,16 @@ class World:
     def wall_ms(self) -> int:
         """What the machine's wall clock shows."""
         return EPOCH_MS + (self.time.us + self.wall_us) // 1000
+
+    def set_wall(self, us: int) -> None:
+        """Somebody sets the wall clock by so many microseconds."""
+        self.stretches.append((self.wall_us, self.time.us))
+        self.wall_us += us
+
+    def latest_ms(self, since_us: int) -> int:
+        """The latest moment that the wall clock has shown since a moment of true time."""
+        shown = [added + until for added, until in self.stretches if until >= since_us]
+        return EPOCH_MS + max([*shown, self.wall_us + self.time.us]) // 1000
 
     def at(self, us: int, act: Callable[[], None]) -> None:
         """Do something at a moment. Of what happens at the same moment the order is drawn."""

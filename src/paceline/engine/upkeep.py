@@ -49,11 +49,12 @@ class Upkeep:
         self._expired = expired
         self._trace_ms = trace_ms
         self._alarms: dict[Work, Alarm] = {
+            self._stepped: Alarm(clock, lambda: self._begin(self._stepped)),
             self._promote: Alarm(clock, lambda: self._begin(self._promote)),
             self._expire: Alarm(clock, lambda: self._begin(self._expire)),
             self._clean: Alarm(clock, lambda: self._begin(self._clean)),
-            self._look: Alarm(clock, lambda: self._begin(self._look)),
         }
+        self._looks = Alarm(clock, self._look)
         self._ahead = 0
         self._busy: dict[Work, asyncio.Task[None]] = {}
         self._again: set[Work] = set()
@@ -66,11 +67,11 @@ class Upkeep:
 
     async def stop(self) -> None:
         """Ring no more, and let what is being written be written."""
-        for alarm in self._alarms.values():
+        for alarm in (self._looks, *self._alarms.values()):
             alarm.cancel()
         if self._busy:
             await asyncio.wait(set(self._busy.values()))
-        for alarm in self._alarms.values():
+        for alarm in (self._looks, *self._alarms.values()):
             alarm.cancel()
 
     def due_at(self, moment: int) -> None:
@@ -89,7 +90,7 @@ class Upkeep:
 
     def _watch(self) -> None:
         """A moment is waited for: see to it that a step of the wall clock is noticed."""
-        self._alarms[self._look].earlier(self._clock.now() + LOOK_MS)
+        self._looks.earlier(self._clock.now() + LOOK_MS)
 
     def _begin(self, work: Work) -> None:
         if work in self._busy:
@@ -136,20 +137,25 @@ class Upkeep:
                     self._watch()
                 return expired.next_expiry
 
-    async def _look(self) -> int | None:
-        """Compare the clocks. After a step everything that waits for a moment is looked at anew; else it costs nothing.
+    def _look(self) -> None:
+        """Compare the clocks, which is all there is to do as long as nobody sets the wall clock.
 
-        It ends when nothing waits any more, and begins with the next message that does.
+        It ends when nothing waits for a moment any more, and begins with the next message that does.
         """
+        if abs(self._clock.ahead() - self._ahead) > NOISE_MS:
+            self._begin(self._stepped)
+        if any(self._alarms[work].is_set or work in self._busy for work in (self._promote, self._expire)):
+            self._watch()
+
+    async def _stepped(self) -> int | None:
+        """The wall clock was set: write it down for an audit, and look anew at what waits for its moments."""
         ahead = self._clock.ahead()
-        if abs(ahead - self._ahead) > NOISE_MS:
-            log.warning("the wall clock was set", ms=ahead - self._ahead, since_start_ms=ahead)
-            await self._store.put([live_document(self._clock.now(), ahead)])
-            self._ahead = ahead
-            self._begin(self._promote)
-            self._begin(self._expire)
-        waiting = self._alarms[self._promote].is_set or self._alarms[self._expire].is_set
-        return self._clock.now() + LOOK_MS if waiting else None
+        log.warning("the wall clock was set", ms=ahead - self._ahead, since_start_ms=ahead)
+        self._begin(self._promote)
+        self._begin(self._expire)
+        await self._store.put([live_document(self._clock.now(), ahead)])
+        self._ahead = ahead
+        return None
 
     async def _clean(self) -> int | None:
         now = self._clock.now()
