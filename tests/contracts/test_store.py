@@ -4,6 +4,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -317,10 +318,15 @@ async def test_settle_and_add_of_the_same_moment_share_a_commit(store: Store) ->
     await store.add([row], [FLOW], NOW)
     (given,) = await store.hand_over([mark(row)], NOW)
     before = (await store.health())["commits"]
+
+    async def add(new: Any) -> None:
+        await store.add([new], [FLOW], NOW)  # asked for in the step of the loop that the others ask in
+
     await asyncio.gather(
-        store.settle([settlement(given)], [], [], [], NOW), store.add([following], [FLOW], NOW),
-        *(store.add([message()], [FLOW], NOW) for _ in range(50)),
-    )  # fmt: skip
+        store.settle([settlement(given)], [], [], [], NOW),
+        add(following),
+        *(add(message()) for _ in range(50)),
+    )
     assert (await store.health())["commits"] == before + 1
 
 

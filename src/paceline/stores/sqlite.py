@@ -304,6 +304,7 @@ class SqliteStore:
             "commit_ms": round(figures.commit_ms, 3),
             "checkpoint_ms": round(figures.checkpoint_ms, 3),
             "failures": figures.failures,
+            "flush_failed": figures.flush_failed,
             "pending": writer.waiting,
         }
 
