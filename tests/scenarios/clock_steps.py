@@ -48,6 +48,7 @@ class Figures:
     steps: int = 0
     restarts: int = 0
     scheduled: int = 0
+    refused: int = 0
     early: list[str] = field(default_factory=list)
     late_s: float = 0.0
     expiring: int = 0
@@ -64,6 +65,7 @@ class Figures:
         return [
             f"steps, restarts         {self.steps}, {self.restarts}",
             f"scheduled, sent early   {self.scheduled}, {len(self.early)}",
+            f"refused as past         {self.refused}",
             f"latest after its moment {self.late_s:.2f} s",
             f"expiring, of them sent  {self.expiring}, {len(self.expired_sent)}",
             f"retried, too soon       {self.retried}, {self.hasty}",
@@ -135,6 +137,7 @@ class Steps:
         self.figures = Figures()
         self.timed: dict[str, Timed] = {}
         self.busy: list[str] = []
+        self.given = 0
         self.downs: list[tuple[float, float]] = []
         self.server: Server
         self.witness: Witness
@@ -182,14 +185,21 @@ class Steps:
         bodies = []
         now = self.wall.shown(time.monotonic())
         for seconds in (0.5, 1.5, 2.5, 3.5, 6.0, HOUR / 2, HOUR - 1, HOUR + 3, 15 * DAY):
-            text = f"t{len(self.timed)}"
+            text = self._next("t")
             at = round(now + seconds, 3)
             self.timed[text] = Timed(at, time.monotonic())
             bodies.append(self._body("timed", text, scheduled_at=_iso(at)))
-        text, at = f"x{len(self.timed)}", round(now + HOUR / 3, 3)
+        text, at = self._next("x"), round(now + HOUR / 3, 3)
         self.timed[text] = Timed(at, time.monotonic(), expires=True)
         bodies.append(self._body("timed", text, scheduled_at=_iso(at), expires_at=_iso(at + 10)))
-        self.server.send_all(bodies)
+        answer = self.server.api("POST", "/messages/batch", {"messages": bodies})
+        for each in answer["rejected"]:
+            self.figures.refused += 1
+            del self.timed[bodies[each["index"]]["text"]]
+
+    def _next(self, kind: str) -> str:
+        self.given += 1
+        return f"{kind}{self.given}"
 
     def _restart(self, how: str) -> None:
         down = time.monotonic()
