@@ -29,11 +29,12 @@ BUSY = 4
 """Accounts that always have more than their limits let out."""
 TIMED = 2000
 """The sender of what is scheduled, without limits; the witness knows the busy ones as 1000 and on."""
-BACKOFF_S = 1.0
+BACKOFF_S = 3.0
+"""Longer than a restart takes, so that a back-off that is cut short by one shows."""
 HOUR, DAY = 3600.0, 86_400.0
 ROUND: tuple[tuple[float, str], ...] = (
     (HOUR, ""), (-HOUR, ""), (-5.0, ""), (-5.0, ""), (-5.0, ""), (-HOUR, "kill"), (HOUR, "stop"),
-    (30 * DAY, ""), (-30 * DAY, "kill"), (HOUR, "kill"), (-HOUR, ""),
+    (30 * DAY, ""), (-30 * DAY, "kill"), (HOUR, "kill"), (-HOUR, "kill"),
 )  # fmt: skip
 """Steps in seconds, and how the server is started again shortly after each, if at all."""
 HOLD_S = 4.0
@@ -225,9 +226,15 @@ class Steps:
         figures.lost = sum(text not in taken and text not in told for text in wanted)
         self._judge_timed(arrivals)
         self._judge_retries(arrivals)
+        new: dict[str, int] = {}  # by sender: until when it had messages that were never tried
+        seen: set[str] = set()
+        for arrival in arrivals:
+            if arrival.text not in seen:
+                seen.add(arrival.text)
+                new[arrival.sender] = max(new.get(arrival.sender, 0), arrival.monotonic)
         for name, moments in by_sender(arrivals).items():
             if name != str(TIMED):
-                self._judge_busy(moments)
+                self._judge_busy(moments, new[name])
 
     def _judge_timed(self, arrivals: Sequence[Arrival]) -> None:
         figures = self.figures
@@ -255,7 +262,7 @@ class Steps:
             if arrival.answer == "fail":
                 failed[arrival.text] = arrival.monotonic
 
-    def _judge_busy(self, moments: Sequence[int]) -> None:
+    def _judge_busy(self, moments: Sequence[int], busy_until: int) -> None:
         figures = self.figures
         for limit in LIMITS:
             figures.ratio = max(figures.ratio, worst_count(moments, limit[1]) / limit[0])
@@ -263,7 +270,8 @@ class Steps:
         for index in range(1, len(moments)):
             opens = [moments[index - n] / 1e9 + span for n, span in LIMITS if index >= n]
             begin, end = max(moments[index - 1] / 1e9, *opens, 0.0), moments[index] / 1e9
-            figures.stall_s = max(figures.stall_s, end - begin - self._down(begin, end))
+            if moments[index] <= busy_until:
+                figures.stall_s = max(figures.stall_s, end - begin - self._down(begin, end))
 
     def _down(self, begin: float, end: float) -> float:
         """How long the server was away in this stretch of time."""
