@@ -33,7 +33,7 @@ def wall_from(path: str) -> None:
 
 def forget_steps() -> None:
     """Nobody looks at the wall clock after the start: what is scheduled follows the old one."""
-    SystemClock.ahead = lambda _self: 0  # type: ignore[method-assign] # that is what a break is
+    SystemClock.ahead = lambda _self: 0  # type: ignore[method-assign, assignment] # that is what a break is
 
 
 def keep_retries() -> None:
@@ -42,7 +42,7 @@ def keep_retries() -> None:
     async def patched(*_given: Any) -> None:
         pass
 
-    service.shift_retries = patched
+    service.shift_retries = patched  # type: ignore[attr-defined, assignment] # that is what a break is
 
 
 BREAKS = {patch.__name__.replace("_", "-"): patch for patch in (wall_from, forget_steps, keep_retries)}

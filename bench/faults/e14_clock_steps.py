@@ -15,6 +15,7 @@ def run(folder: Path, scale: Scale, broken: str) -> list[Figure]:
         no_less("steps of the wall clock", found.steps, len(ROUND) * rounds),
         no_less("restarts in between", found.restarts, 4),
         no_more(f"sent before its moment by the wall clock, of {found.scheduled}", len(found.early), 0),
+        no_more("refused as scheduled for the past", found.refused, 0),
         no_more("latest after its moment by the wall clock", round(found.late_s, 2), 5, " s"),
         no_more(f"expired ones sent, of {found.expiring}", len(found.expired_sent), 0),
         no_more(f"tried again before the back-off was over, of {found.retried}", found.hasty, 0),

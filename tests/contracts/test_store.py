@@ -363,6 +363,34 @@ async def test_a_retry_is_promoted_too(store: Store) -> None:
     assert (found.state, found.attempts, found.sender) == (State.PENDING, 1, "acme/bot")
 
 
+async def test_what_is_scheduled_follows_the_wall_clock_and_what_is_retried_does_not(store: Store) -> None:
+    scheduled, tried = message(state=State.SCHEDULED, due_at=NOW + 500, turn=NOW + 500), message()
+    await store.add([scheduled, tried], [FLOW], NOW)
+    (given,) = await store.hand_over([mark(tried)], NOW)
+    again = settlement(given, event="retry", state=State.RETRYING, due_at=NOW + 50, turn=NOW + 50)
+    await store.settle([again], [], [], [], NOW)
+    behind = await store.promote(NOW + 49, 9, -400)
+    assert (behind.entries, behind.next_due) == ([], NOW + 50)
+    ahead = await store.promote(NOW + 20, 9, 470)
+    assert (ahead.entries, ahead.next_due) == ([], NOW + 30)
+    due = await store.promote(NOW + 30, 9, 470)
+    assert [(entry.id, entry.turn) for _, entry in due.entries] == [(scheduled.id, NOW + 30)]
+    assert due.next_due == NOW + 50
+    found = await one(store, scheduled.id)
+    assert (found.state, found.due_at, found.turn) == (State.PENDING, NOW + 30, NOW + 30)
+    assert [entry.id for _, entry in (await store.promote(NOW + 50, 9, 470)).entries] == [tried.id]
+    assert (await one(store, tried.id)).due_at == NOW + 50
+
+
+async def test_messages_expire_by_the_wall_clock(store: Store) -> None:
+    row = message(expires_at=NOW + 500)
+    await store.add([row], [FLOW], NOW)
+    behind = await store.expire(NOW + 600, 9, -200)
+    assert (behind.ids, behind.next_expiry) == ([], NOW + 700)
+    assert (await store.expire(NOW + 30, 9, 470)).ids == [row.id]
+    assert (await one(store, row.id)).finished_at == NOW + 30
+
+
 async def test_waiting_messages_expire_the_oldest_first(store: Store) -> None:
     states = [State.SCHEDULED, State.PENDING, State.PENDING, State.PENDING]
     rows = [message(state=s, expires_at=NOW + at) for s, at in zip(states, (30, 10, 20, 5), strict=True)]

@@ -29,11 +29,12 @@ BUSY = 4
 """Accounts that always have more than their limits let out."""
 TIMED = 2000
 """The sender of what is scheduled, without limits; the witness knows the busy ones as 1000 and on."""
-BACKOFF_S = 1.0
+BACKOFF_S = 3.0
+"""Longer than a restart takes, so that a back-off that is cut short by one shows."""
 HOUR, DAY = 3600.0, 86_400.0
 ROUND: tuple[tuple[float, str], ...] = (
     (HOUR, ""), (-HOUR, ""), (-5.0, ""), (-5.0, ""), (-5.0, ""), (-HOUR, "kill"), (HOUR, "stop"),
-    (30 * DAY, ""), (-30 * DAY, "kill"), (HOUR, "kill"), (-HOUR, ""),
+    (30 * DAY, ""), (-30 * DAY, "kill"), (HOUR, "kill"), (-HOUR, "kill"),
 )  # fmt: skip
 """Steps in seconds, and how the server is started again shortly after each, if at all."""
 HOLD_S = 4.0
@@ -48,6 +49,7 @@ class Figures:
     steps: int = 0
     restarts: int = 0
     scheduled: int = 0
+    refused: int = 0
     early: list[str] = field(default_factory=list)
     late_s: float = 0.0
     expiring: int = 0
@@ -64,6 +66,7 @@ class Figures:
         return [
             f"steps, restarts         {self.steps}, {self.restarts}",
             f"scheduled, sent early   {self.scheduled}, {len(self.early)}",
+            f"refused as past         {self.refused}",
             f"latest after its moment {self.late_s:.2f} s",
             f"expiring, of them sent  {self.expiring}, {len(self.expired_sent)}",
             f"retried, too soon       {self.retried}, {self.hasty}",
@@ -135,6 +138,7 @@ class Steps:
         self.figures = Figures()
         self.timed: dict[str, Timed] = {}
         self.busy: list[str] = []
+        self.given = 0
         self.downs: list[tuple[float, float]] = []
         self.server: Server
         self.witness: Witness
@@ -182,14 +186,21 @@ class Steps:
         bodies = []
         now = self.wall.shown(time.monotonic())
         for seconds in (0.5, 1.5, 2.5, 3.5, 6.0, HOUR / 2, HOUR - 1, HOUR + 3, 15 * DAY):
-            text = f"t{len(self.timed)}"
+            text = self._next("t")
             at = round(now + seconds, 3)
             self.timed[text] = Timed(at, time.monotonic())
             bodies.append(self._body("timed", text, scheduled_at=_iso(at)))
-        text, at = f"x{len(self.timed)}", round(now + HOUR / 3, 3)
+        text, at = self._next("x"), round(now + HOUR / 3, 3)
         self.timed[text] = Timed(at, time.monotonic(), expires=True)
         bodies.append(self._body("timed", text, scheduled_at=_iso(at), expires_at=_iso(at + 10)))
-        self.server.send_all(bodies)
+        answer = self.server.api("POST", "/messages/batch", {"messages": bodies})
+        for each in answer["rejected"]:
+            self.figures.refused += 1
+            del self.timed[bodies[each["index"]]["text"]]
+
+    def _next(self, kind: str) -> str:
+        self.given += 1
+        return f"{kind}{self.given}"
 
     def _restart(self, how: str) -> None:
         down = time.monotonic()
@@ -215,9 +226,15 @@ class Steps:
         figures.lost = sum(text not in taken and text not in told for text in wanted)
         self._judge_timed(arrivals)
         self._judge_retries(arrivals)
+        new: dict[str, int] = {}  # by sender: until when it had messages that were never tried
+        seen: set[str] = set()
+        for arrival in arrivals:
+            if arrival.text not in seen:
+                seen.add(arrival.text)
+                new[arrival.sender] = max(new.get(arrival.sender, 0), arrival.monotonic)
         for name, moments in by_sender(arrivals).items():
             if name != str(TIMED):
-                self._judge_busy(moments)
+                self._judge_busy(moments, new[name])
 
     def _judge_timed(self, arrivals: Sequence[Arrival]) -> None:
         figures = self.figures
@@ -245,7 +262,7 @@ class Steps:
             if arrival.answer == "fail":
                 failed[arrival.text] = arrival.monotonic
 
-    def _judge_busy(self, moments: Sequence[int]) -> None:
+    def _judge_busy(self, moments: Sequence[int], busy_until: int) -> None:
         figures = self.figures
         for limit in LIMITS:
             figures.ratio = max(figures.ratio, worst_count(moments, limit[1]) / limit[0])
@@ -253,7 +270,8 @@ class Steps:
         for index in range(1, len(moments)):
             opens = [moments[index - n] / 1e9 + span for n, span in LIMITS if index >= n]
             begin, end = max(moments[index - 1] / 1e9, *opens, 0.0), moments[index] / 1e9
-            figures.stall_s = max(figures.stall_s, end - begin - self._down(begin, end))
+            if moments[index] <= busy_until:
+                figures.stall_s = max(figures.stall_s, end - begin - self._down(begin, end))
 
     def _down(self, begin: float, end: float) -> float:
         """How long the server was away in this stretch of time."""

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from bench.faults.breaks_failpoints import INTAKE
+from tests.scenarios.clock_steps import DAY, HOUR, clock_steps
 from tests.scenarios.contention import contention
 from tests.scenarios.due import BEFORE_URGENT, due_at_once
 from tests.scenarios.floods import floods
@@ -46,6 +47,21 @@ def test_very_many_due_at_once_are_paced_and_let_the_urgent_pass(tmp_path: Path)
     assert figures.expired_sent == []
     assert (figures.early, figures.lost, figures.twice, figures.exceeded) == (0, 0, 0, 0)
     assert max(figures.overtaken) <= BEFORE_URGENT
+
+
+def test_a_wall_clock_that_is_set_while_the_server_runs_sends_nothing_early_and_stalls_nothing(
+    tmp_path: Path,
+) -> None:
+    figures = clock_steps(tmp_path, [(HOUR, ""), (-HOUR, "kill"), (-5.0, ""), (30 * DAY, "stop")])
+    print("\n".join(figures.lines()))
+    assert figures.early == figures.expired_sent == []
+    assert (figures.refused, figures.exceeded, figures.hasty, figures.twice, figures.lost) == (0, 0, 0, 0, 0)
+    assert max(figures.late_s, figures.stall_s) <= 5
+    assert figures.retried > 0
+
+
+def test_scheduled_messages_that_follow_the_clock_of_the_start_are_noticed(tmp_path: Path) -> None:
+    assert clock_steps(tmp_path, [(-HOUR, "")], broken="forget-steps").early != []
 
 
 def test_a_stop_under_load_hands_nothing_over_and_settles_what_it_can(tmp_path: Path) -> None:
