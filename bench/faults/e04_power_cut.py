@@ -152,7 +152,7 @@ def _traffic(folder: Path, scale: Scale, breaking: str, trace: Path, options: tu
             thread.start()
         for thread in threads:
             thread.join()
-        drained(server, 60)
+        drained(server, 240)  # a flush that fails costs half a second, and there may be a hundred of them
         server.stop()
         until(lambda: not _alive(trace), "the trace is whole")
         return witness.port

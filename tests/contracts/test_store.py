@@ -845,3 +845,13 @@ async def test_a_commit_of_nothing_but_known_keys_stores_nothing(store: Store) -
     answer = await store.add([again], [FLOW], NOW)
     assert [(a.id, a.duplicate) for a in answer] == [(first.id, True)]
     assert await store.get([again.id]) == []
+
+
+async def test_noted_waits_move_with_a_document(store: Store) -> None:
+    waits = [AccountNote("default/a", NOW + 50), AccountNote("default/a", NOW + 70, recipient="r")]
+    await store.settle([], [*waits, AccountNote("default/b", stopped="401")], [], [], NOW)
+    await store.put([Document("clock", "", "boot", "{}", NOW)], shift_waits=-30)
+    found = {(note.account, note.recipient): note.flood_until for note in await store.notes()}
+    assert found == {("default/a", ""): NOW + 20, ("default/a", "r"): NOW + 40, ("default/b", ""): None}
+    await store.put([Document("clock", "", "boot", "{}", NOW)])
+    assert {n.flood_until for n in await store.notes()} == {NOW + 20, NOW + 40, None}

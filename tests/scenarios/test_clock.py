@@ -179,3 +179,24 @@ async def test_a_restart_of_the_machine_does_not_undo_what_is_known_of_moves(
     core = await world.open(now)
     assert gate_of(core).opens(now) == now + MINUTE
     await core.store.close()
+
+
+async def test_a_wait_that_is_told_after_a_move_back_is_not_taken_for_an_older_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from paceline.model.messages import AccountNote
+
+    world = World(tmp_path, monkeypatch)
+    core = await world.open(START)
+    await core.store.settle(
+        (), [AccountNote("default/a", flood_until=START + 10)], (), (), START
+    )  # soon over
+    await core.store.close()
+    world.offset = -HOUR
+    now = START + 1000 - HOUR
+    core = await world.open(now)
+    await core.store.settle((), [AccountNote("default/a", flood_until=now + MINUTE)], (), (), now)
+    await core.store.close()
+    core = await world.open(now + 1000)
+    assert gate_of(core).opens(now + 1000) == now + MINUTE
+    await core.store.close()

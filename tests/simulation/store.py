@@ -270,9 +270,9 @@ class SimulatedStore:
         )
         return answer
 
-    async def put(self, documents: Sequence[Document]) -> None:
+    async def put(self, documents: Sequence[Document], shift_waits: int = 0) -> None:
         """See `Store.put`."""
-        await self._submit(Kind.OTHER, len(documents), lambda t: t.put(documents))
+        await self._submit(Kind.OTHER, len(documents), lambda t: t.put(documents, shift_waits))
 
     async def remove(self, kind: str, tenant: str, name: str) -> bool:
         """See `Store.remove`."""

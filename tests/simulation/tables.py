@@ -343,10 +343,13 @@ class Tables:
             self.keys.pop((kept.row.tenant, kept.row.idempotency_key), None)
         del self.messages[kept.row.id]
 
-    def put(self, documents: Sequence[Document]) -> None:
-        """Insert or replace configuration rows."""
+    def put(self, documents: Sequence[Document], shift_waits: int) -> None:
+        """Insert or replace configuration rows, and move the noted waits."""
         for each in documents:
             self.documents[each.kind, each.tenant, each.name] = each
+        for note in self.notes.values():
+            if note.flood_until is not None:
+                note.flood_until += shift_waits
 
     def remove(self, kind: str, tenant: str, name: str) -> int:
         """Delete a configuration row; answers how many there were."""

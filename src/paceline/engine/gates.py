@@ -139,7 +139,7 @@ class Gates:
         notes = await self._store.notes()
         wanted, now = {spec.id for spec in specs}, self._clock.now()
         for note in notes:
-            until = self.moves.wait(note)
+            until = note.flood_until or 0
             if note.account not in wanted or until <= now:
                 continue
             for kind, value in (("recipient", note.recipient), ("group", note.group)):

@@ -9,7 +9,6 @@ import structlog
 
 from paceline.clock import NOISE_MS, Clock, boot_reading
 from paceline.engine.audit_clock import step_document
-from paceline.model.messages import AccountNote
 from paceline.pacing.windows import NEVER
 from paceline.stores.base import Document, Store
 
@@ -23,12 +22,11 @@ log = structlog.get_logger("paceline.recovery")
 class Move(msgspec.Struct, frozen=True):
     """The run that began at `began`, on its own scale, found the clock moved by `shift` milliseconds.
 
-    A shift of 0 stands for a restart of the machine, of which nobody knows. `waits` are the flood waits noted by then, as (account, recipient, group, until): they are on older scales.
+    A shift of 0 stands for a restart of the machine, of which nobody knows.
     """
 
     began: int
     shift: int
-    waits: tuple[tuple[str, str, str, int], ...] = ()
 
 
 class Moves(msgspec.Struct, frozen=True):
@@ -55,12 +53,6 @@ class Moves(msgspec.Struct, frozen=True):
         if moment <= last:
             found.append(moment + total)
         return min(max(found, default=moment + most), now)
-
-    def wait(self, note: AccountNote) -> int:
-        """When a flood wait is over, on today's scale."""
-        until = note.flood_until or 0
-        known = (note.account, note.recipient, note.group, until)
-        return until + sum(move.shift for move in self.moves if known in move.waits)
 
 
 class _Known(msgspec.Struct):
@@ -89,16 +81,12 @@ async def clock_moves(store: Store, clock: Clock) -> Moves:
         shift = 0
     else:
         log.warning("the wall clock was moved since the last run", ms=shift)
-        waits = tuple(
-            (note.account, note.recipient, note.group, note.flood_until)
-            for note in await store.notes()
-            if note.flood_until is not None
-        )
-        moves = (*moves, Move(now, shift, waits))
+        moves = (*moves, Move(now, shift))
     moves = tuple(move for move in moves if move.began > now - KEPT_MS)[-MOST_MOVES:]
     body = msgspec.json.encode(_Known(boot, offset, moves)).decode()
     documents = [Document("clock", "", "boot", body, now)]
     if shift:
         documents.append(step_document(now, shift))  # for an audit, which looks further back than limits do
-    await store.put(documents)
+    # Noted waits are always on the scale of the latest run: a later one could not be told from an older one else.
+    await store.put(documents, shift_waits=shift)
     return Moves(moves, shift)

@@ -322,8 +322,8 @@ class Store(Protocol):
     async def notes(self) -> list[AccountNote]:
         """What is noted of accounts: flood waits (also those that are over) and stops."""
 
-    async def put(self, documents: Sequence[Document]) -> None:
-        """Insert or replace configuration rows."""
+    async def put(self, documents: Sequence[Document], shift_waits: int = 0) -> None:
+        """Insert or replace configuration rows; with them, or not at all, move every noted flood wait by so many ms."""
 
     async def remove(self, kind: str, tenant: str, name: str) -> bool:
         """Delete a configuration row; False when there was none."""

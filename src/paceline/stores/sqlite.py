@@ -140,9 +140,10 @@ class SqliteStore:
         )
         return answer
 
-    async def put(self, documents: Sequence[Document]) -> None:
+    async def put(self, documents: Sequence[Document], shift_waits: int = 0) -> None:
         """See `Store.put`."""
-        await self._other(Work("put", encode(documents)), len(documents), answers=False)
+        work = Work("put", encode(documents), ahead=shift_waits or None)
+        await self._other(work, len(documents), answers=False)
 
     async def remove(self, kind: str, tenant: str, name: str) -> bool:
         """See `Store.remove`."""

@@ -389,12 +389,15 @@ CREATE TEMP TRIGGER clean_journal INSTEAD OF INSERT ON work WHEN NEW.kind = 'cle
 END;
 
 -- name: make_put
--- Inserts or replaces configuration rows (fields of Document).
+-- Inserts or replaces configuration rows (fields of Document). With `ahead`, noted waits move by so many ms.
 CREATE TEMP TRIGGER put INSTEAD OF INSERT ON work WHEN NEW.kind = 'put' BEGIN
   INSERT INTO document (kind, tenant, name, body, updated_at)
   SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4
   FROM jsonb_each(NEW.rows) WHERE true ORDER BY key
   ON CONFLICT DO UPDATE SET body = excluded.body, updated_at = excluded.updated_at;
+
+  UPDATE account_note SET flood_until = flood_until + NEW.ahead
+  WHERE NEW.ahead IS NOT NULL AND flood_until IS NOT NULL;
 END;
 
 -- name: make_remove
