@@ -18,7 +18,7 @@ def small_log() -> None:
     """No break: checkpoints and new logs come after dozens of pages, not thousands."""
     sqlite_checkpoint.PAGES = sqlite_writer.PAGES = 200
     sqlite_writer._IDLE_CHECKPOINT_PAGES = 50
-    sqlite_writer._TRUNCATE_PAGES = 400
+    sqlite_checkpoint.RESTART_PAGES = sqlite_writer.RESTART_PAGES = 400
 
 
 def _synchronous(how: str) -> None:

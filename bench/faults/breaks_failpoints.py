@@ -72,11 +72,11 @@ def die_at(where: str) -> None:
 def _at_commit(kind: str, after: bool, passed: Callable[[], None]) -> None:
     commit = Writer._commit
 
-    def patched(self: Writer, works: Sequence[Any]) -> None:
+    def patched(self: Writer, works: Sequence[Any], *rest: Any) -> None:
         met = any(work.kind == kind for work in works)
         if met and not after:
             passed()
-        commit(self, works)
+        commit(self, works, *rest)
         if met and after:
             passed()
 

@@ -68,6 +68,21 @@ async def test_a_message_comes_back_as_it_was_given(store: Store) -> None:
     assert (found.started_at, found.finished_at, found.outcome, found.result) == (None, None, None, None)
 
 
+async def test_large_content_is_stored_beside_small_and_not_for_a_known_key(store: Store) -> None:
+    large, other = ('{"text":"' + letter * 200_000 + '🎈"}' for letter in "ab")
+    rows = [
+        message(content=large, idempotency_key="k"),
+        message(),
+        message(content=other, idempotency_key="k"),
+    ]
+    added = await store.add(rows, [FLOW], NOW)
+    assert [answer.duplicate for answer in added] == [False, False, True]
+    assert (await one(store, rows[0].id)).content == large
+    assert (await one(store, rows[1].id)).content == rows[1].content
+    assert rows[0].content == large
+    assert await store.get([rows[2].id]) == []
+
+
 async def test_unknown_ids_are_left_out_and_the_order_is_the_one_asked(store: Store) -> None:
     rows = [message() for _ in range(4)]
     await store.add(rows, [FLOW], NOW)

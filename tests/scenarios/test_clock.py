@@ -27,15 +27,18 @@ class World:
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder, self.monkeypatch = folder, monkeypatch
         self.offset = 0
+        self.set_since = 0  # what the wall clock was set by after the process had read it
         monkeypatch.setattr(moves, "boot_reading", lambda: ("this-boot", self.offset))
 
     async def open(self, now: int) -> Core:
         store = SqliteStore(self.folder / "clock.db")
         await store.open(now)
+        clock = ManualClock(now)
+        clock.step = self.set_since
         core = Core(
             store,
             {"noop": Noop()},
-            ManualClock(now),
+            clock,
             Vault(bytes(32)),
             lambda: 0.5,
             lambda _url: None,
@@ -94,6 +97,24 @@ async def test_a_full_window_stays_full_when_the_clock_is_moved(
     elif moved < 0:
         assert opens == now + MINUTE  # unknown when they were: the longest it can be, and not an hour more
     # Without a reading of the boot a clock set forward cannot be told from time that passed.
+
+
+@pytest.mark.parametrize("moved", [-HOUR, HOUR])
+async def test_a_clock_that_is_set_during_the_start_is_not_taken_for_that_of_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, moved: int
+) -> None:
+    world = World(tmp_path, monkeypatch)
+    await world.hand_over(await world.open(START), 3)
+    world.offset = world.set_since = moved  # after the clock of this run was anchored
+    now = START + 1000
+    core = await world.open(now)
+    assert gate_of(core).opens(now) == now + MINUTE
+    assert core.gates.moves.latest == 0
+    await core.store.close()
+    world.set_since = 0
+    core = await world.open(now + 5000 + moved)  # the next run finds it moved
+    assert gate_of(core).opens(core.clock.now()) == now + MINUTE + moved
+    await core.store.close()
 
 
 async def test_a_flood_wait_is_moved_with_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,10 +4,12 @@ from pathlib import Path
 
 from bench.faults.breaks_failpoints import INTAKE
 from tests.scenarios.clock_steps import DAY, HOUR, clock_steps
+from tests.scenarios.contention import contention
 from tests.scenarios.due import BEFORE_URGENT, due_at_once
 from tests.scenarios.floods import floods
 from tests.scenarios.intake_kills import intake_kills
 from tests.scenarios.pauses import pauses
+from tests.scenarios.soak import Plan, soak
 from tests.scenarios.stops import stops
 
 
@@ -69,3 +71,25 @@ def test_a_stop_under_load_hands_nothing_over_and_settles_what_it_can(tmp_path: 
     assert (figures.needless, figures.over_in_flight) == (0, 0)
     assert figures.kept.broken == []
     assert figures.in_doubt > 0
+
+
+def test_everybody_at_the_database_at_once_hears_of_no_lock(tmp_path: Path) -> None:
+    figures = contention(tmp_path, 5, seed=5)
+    print("\n".join(figures.lines()))
+    assert figures.acknowledged > 100 and figures.reads > 10 and figures.exported > 0
+    assert figures.errors == figures.lost == []
+    assert figures.twice == 0
+    assert figures.wal_mib <= 64
+
+
+def test_a_write_that_reads_first_on_a_second_connection_is_noticed(tmp_path: Path) -> None:
+    assert contention(tmp_path, 3, seed=5, broken="deferred-writes").errors != []
+
+
+def test_memory_files_and_threads_stay_where_they_are(tmp_path: Path) -> None:
+    figures = soak(tmp_path, Plan(accounts=50, waiting=5_000, scheduled=2_000, seconds=5), 5)
+    print("\n".join(figures.lines()))
+    assert figures.sent >= 50
+    assert (figures.stored - figures.acknowledged, figures.twice) == (0, 0)
+    assert figures.rss_most <= 250
+    assert figures.more_files <= 8

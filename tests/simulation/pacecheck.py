@@ -168,8 +168,6 @@ class PaceCheck:
             or node.core.directory.queue(kept.row.queue).concurrency
         ):
             return
-        if not kept.account and self._stood_aside(call.recipient, kept.row.group):
-            return
         assert self.calm_since is not None
         opened = max(
             eligible, waited, self.calm_since, self.changed[account], self._open_since(spec, account)
@@ -182,18 +180,6 @@ class PaceCheck:
         )
         if now - opened > slack:
             self.world.wrong(6, f"{account} calls {(now - opened) / 1000:.1f} ms after it could")
-
-    def _stood_aside(self, recipient: str, group: str | None) -> bool:
-        """Whether a message of a pool may have stood in the line of an account that had to wait with its recipient.
-
-        There it stays until that wait is over, although another account of the pool might send it: see
-        docs/simulation.md, "Known".
-        """
-        kinds = {("recipient", recipient), ("group", group)}
-        since = self.world.time.us - FLOOD_MS * 1000
-        return any(
-            (kind, value) in kinds and until > since for (_, kind, value), until in self.floods.items()
-        )
 
     def _open_since(self, spec: AccountSpec, account: str) -> int:
         """Since when, at the latest, the account's own limits let this call through."""

@@ -8,9 +8,11 @@ import pytest
 from paceline.clock import ManualClock
 from paceline.engine.starts import CHUNK, Starts
 from paceline.model.messages import Entry, FlowKey, HandedOver
+from paceline.pacing.agenda import Agenda
 from paceline.pacing.flows import Flow, Prefetch
 from paceline.pacing.gates import SharedGate
 from paceline.pacing.lane import Account, Lane, Release
+from paceline.pacing.scopes import Scopes
 
 KEY = FlowKey("default/chat/default", "default", "", "chat", 5, "default/a")
 
@@ -22,16 +24,18 @@ class Desk:
         self.clock = ManualClock(1000)
         self.begun: list[int] = []
         self.withheld: list[int] = []
+        self.agenda = Agenda(Scopes())
         self.starts = Starts(
-            self.clock, lambda m, _r: self.begun.append(m.id), lambda m, _r: self.withheld.append(m.id)
-        )
+            self.clock, self.agenda.closed,
+            lambda m, _r: self.begun.append(m.id), lambda m, _r: self.withheld.append(m.id),
+        )  # fmt: skip
         self.account = Account("default/a")
         self.gate = SharedGate(("queue", "chat"))
 
     def hand_over(self, id_: int, start_at: int) -> None:
         flow = Flow(1, KEY, (self.gate,), False, Prefetch())
         lane = Lane(KEY.lane, None)  # type: ignore[arg-type]  # a lane that is never asked
-        release = Release(Entry(id_, id_, None, "r", None), flow, self.account, lane, (self.gate,))
+        release = Release(Entry(id_, id_, None, "r", "g"), flow, self.account, lane, (self.gate,))
         release.start_at = start_at
         message = HandedOver(
             id_, 1, 0, "default/a", "default", "chat", "chat", "r", None, None, "{}", None, 3, 1000, None, "t", None,
@@ -65,7 +69,9 @@ CLOSED: dict[str, Callable[[Desk], None]] = {
     "paused": lambda desk: setattr(desk.account, "paused", True),
     "refused": lambda desk: setattr(desk.account, "stopped", "401: no"),
     "queue paused": lambda desk: setattr(desk.gate, "paused", True),
-    "recipient told to wait": lambda desk: desk.gate.block(5000),
+    "the queue's limit told to wait": lambda desk: desk.gate.block(5000),
+    "recipient told to wait": lambda desk: desk.agenda.block("default/a", "recipient", "r", 5000),
+    "group told to wait": lambda desk: desk.agenda.block("default/a", "group", "g", 5000),
 }
 
 
@@ -77,6 +83,13 @@ async def test_nothing_begins_once_its_account_is_closed(desk: Desk, why: str) -
     assert (desk.begun, desk.withheld) == ([], [1])
     desk.hand_over(2, 900)  # its hand-over was written while the account was closed
     assert (desk.begun, desk.withheld) == ([], [1, 2])
+
+
+async def test_a_wait_of_another_recipient_or_account_keeps_nothing(desk: Desk) -> None:
+    desk.agenda.block("default/a", "recipient", "s", 5000)
+    desk.agenda.block("default/b", "recipient", "r", 5000)
+    desk.hand_over(1, 1000)
+    assert desk.begun == [1]
 
 
 async def test_who_stops_gives_back_what_has_not_begun(desk: Desk) -> None:

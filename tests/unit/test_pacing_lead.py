@@ -8,7 +8,8 @@ from paceline.model.limits import parse_limit
 from paceline.model.messages import Entry, FlowKey, lane_key
 from paceline.pacing.agenda import Agenda
 from paceline.pacing.gates import SharedGate
-from paceline.pacing.lane import Account
+from paceline.pacing.lane import RUN, Account
+from paceline.pacing.lead import HALF_MS, LEAST_MS, MARGIN, MOST_MS, Lead
 from paceline.pacing.scopes import Scopes
 from paceline.pacing.windows import NEVER, Window
 
@@ -84,3 +85,56 @@ def test_a_second_call_never_begins_in_the_place_of_one_that_is_ahead() -> None:
     agenda.settled(2, 7)
     assert [r.start_at for r in agenda.release(950, 10, 100)] == [1005, 1007]
     assert account.opens(1006) == NEVER
+
+
+def test_the_lead_is_a_multiple_of_what_the_slowest_hand_over_took_lately() -> None:
+    lead = Lead()
+    assert lead.ms(0) == LEAST_MS
+    lead.learn(10, 1000)
+    assert lead.ms(1000) == 10 * MARGIN
+    lead.learn(3, 1001)  # a quick one does not make the slow one forgotten
+    assert lead.ms(1001) == 10 * MARGIN
+    assert lead.ms(1000 + HALF_MS) == 5 * MARGIN
+    lead.learn(100_000, 2000)
+    assert lead.ms(2000) == MOST_MS
+
+
+def test_a_lead_shrinks_to_the_least_with_time() -> None:
+    lead = Lead()
+    lead.learn(60, 0)
+    seen = [lead.ms(now) for now in range(0, 20 * HALF_MS, 500)]
+    assert seen == sorted(seen, reverse=True)
+    assert seen[-1] == LEAST_MS
+
+
+def two_accounts(own: int) -> Agenda:
+    agenda = Agenda(Scopes())
+    number = 0
+    for name in ("a", "b"):
+        key = FlowKey(LANE, "default", "", "chat", 5, f"default/{name}")
+        agenda.lane(LANE).add_account(Account(key.account, None))
+        for _ in range(own):
+            number += 1
+            agenda.offer(key.number, key, Entry(number, number, None, "r", None))
+    return agenda
+
+
+def senders(agenda: Agenda, room: int) -> str:
+    return "".join(r.account.id[-1] for r in agenda.release(0, room))
+
+
+def test_messages_that_one_account_alone_can_send_are_released_in_a_run() -> None:
+    assert senders(two_accounts(3), 10) == "aaabbb"
+    assert senders(two_accounts(2 * RUN), 4 * RUN)[: 2 * RUN] == "a" * RUN + "b" * RUN
+
+
+def test_accounts_that_share_messages_or_a_limit_take_turns_one_by_one() -> None:
+    pool = FlowKey(LANE, "default", "", "chat", 5, "")
+    shared = two_accounts(0)
+    for number in range(1, 5):
+        shared.offer(pool.number, pool, Entry(number, number, None, "r", None))
+    assert senders(shared, 4) == "abab"
+    limited = two_accounts(2)
+    limited.scopes.standing_gate("queue", "chat")
+    limited.regate()
+    assert senders(limited, 4) == "abab"

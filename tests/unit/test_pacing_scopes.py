@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paceline.model.limits import parse_limit
-from paceline.model.messages import FlowKey
+from paceline.model.messages import Entry, FlowKey
 from paceline.model.outcomes import RateLimited
 from paceline.pacing import agenda, scopes
 from paceline.pacing.gates import SharedGate
-from paceline.pacing.lane import Release
+from paceline.pacing.lane import Account, Release
 from paceline.pacing.scopes import EACH, Rule, Scopes
-from paceline.pacing.windows import NEVER
+from paceline.pacing.windows import NEVER, Window
 from tests.unit.simulated import ACCEPTED, START, Answer, Send, Simulated, delays, most_at_once, most_possible
 
 
@@ -409,3 +409,81 @@ def test_a_gate_lets_out_no_more_flows_than_can_use_it() -> None:
     assert gate.line.size == 20
     world.run()
     assert world.agenda.next_moment == NEVER
+
+
+def pool_of(*names: str) -> tuple[agenda.Agenda, FlowKey]:
+    made = agenda.Agenda(Scopes(lambda: START))
+    key = FlowKey("default/chat/default", "t", "", "q", 5, "")
+    for name in names:
+        made.lane(key.lane).add_account(Account(f"t/{name}", 1))
+    return made, key
+
+
+def senders(made: agenda.Agenda, now: int) -> list[tuple[str, int]]:
+    return [(release.account.id, release.entry.id) for release in made.release(now, 10)]
+
+
+def test_what_one_account_has_to_wait_with_goes_through_an_idle_one_of_its_pool() -> None:
+    made, key = pool_of("a", "b")
+    made.block("t/a", "recipient", "r", START + 60_000)
+    made.offer(key.number, key, Entry(1, 1, None, "r", None))
+    assert senders(made, START) == [("t/b", 1)]
+    made.settled(1, START + 5)
+    assert senders(made, START + 5) == []
+    assert made.next_moment >= START + 60_000  # nothing is left of it
+
+
+def test_what_one_account_has_to_wait_with_goes_through_the_next_that_opens() -> None:
+    made, key = pool_of("a", "b")
+    made.lanes[key.lane].accounts["t/b"].windows = (Window(parse_limit("1/10s")),)
+    made.offer(key.number, key, Entry(1, 1, None, "x", None))
+    made.offer(key.number, key, Entry(2, 2, None, "x", None))
+    assert {account for account, _ in senders(made, START)} == {"t/a", "t/b"}
+    made.settled(1, START)
+    made.settled(2, START)
+    made.block("t/a", "recipient", "r", START + 60_000)
+    for number in (3, 4):
+        made.offer(key.number, key, Entry(number, number, None, "r", None))
+    assert senders(made, START + 1) == []
+    assert made.next_moment == START + 10_000
+    assert senders(made, START + 10_000) == [("t/b", 3)]
+    made.settled(3, START + 10_000)
+    assert senders(made, START + 20_000) == [("t/b", 4)]
+    made.settled(4, START + 20_000)
+    assert senders(made, START + 60_000) == []  # gone is gone, also once the wait is over
+    assert not made.lanes[key.lane].flows
+
+
+def test_where_every_account_has_to_wait_the_first_that_may_sends() -> None:
+    made, key = pool_of("a", "b")
+    made.block("t/a", "recipient", "r", START + 20_000)
+    made.block("t/b", "recipient", "r", START + 60_000)
+    made.offer(key.number, key, Entry(1, 1, None, "r", None))
+    assert senders(made, START) == []
+    found = [(now, sent) for now in range(START, START + 70_000, 1000) if (sent := senders(made, now))]
+    assert found == [(START + 20_000, [("t/a", 1)])]
+
+
+def test_a_limit_for_all_accounts_holds_for_what_one_has_to_wait_with() -> None:
+    made, key = pool_of("a", "b")
+    made.set_rule(rule("each", "1/h", recipient=EACH))
+    made.block("t/a", "recipient", "r", START + 1000)
+    for number in (1, 2):
+        made.offer(key.number, key, Entry(number, number, None, "r", None))
+    assert senders(made, START) == [("t/b", 1)]
+    made.settled(1, START)
+    assert [sent for now in range(START, START + 3_600_000, 60_000) for sent in senders(made, now)] == []
+
+
+def test_an_accounts_own_urgent_message_goes_before_what_another_has_to_wait_with() -> None:
+    made, key = pool_of("a", "b")
+    made.block("t/a", "recipient", "r", START + 60_000)
+    lane = made.lane(key.lane)
+    lane.accounts["t/b"].paused = True
+    made.offer(key.number, key, Entry(1, 1, None, "r", None))
+    assert senders(made, START) == []
+    own = FlowKey(key.lane, "t", "", "q", 8, "t/b")
+    made.offer(own.number, own, Entry(2, 2, None, "y", None))
+    lane.accounts["t/b"].paused = False
+    made.touched(lane, lane.accounts["t/b"])
+    assert senders(made, START) == [("t/b", 2)]

@@ -45,6 +45,16 @@ def cycle(durations: list[int], outcomes: list[Outcome] | None = None) -> Simula
 # -- one window
 
 
+def test_many_places_are_freed_in_the_order_in_which_they_were_taken() -> None:
+    window = Window(Limit(500, 1000))
+    for number in reversed(range(500)):
+        window.occupy(START + number)
+    twin = window.copy()
+    assert window.opens(START) == START + 1000
+    assert [window.used(START + 1000 + number) for number in range(500)] == list(range(499, -1, -1))
+    assert (window.opens(START + 1499), twin.used(START)) == (0, 500)
+
+
 def test_a_place_is_occupied_from_the_start_until_the_span_after_the_finish() -> None:
     window = Window(parse_limit("1/s"))
     assert window.opens(START) <= START

@@ -13,6 +13,7 @@ from paceline.engine.core import Core
 from paceline.engine.keys import Caller
 from paceline.engine.messages import Messages
 from paceline.engine.outlook import reason_view
+from paceline.engine.serial import Serial
 from paceline.engine.views import error_view, time_or_none
 from paceline.model import checks
 from paceline.model.accounts import DEFAULT_TENANT, AccountSpec
@@ -39,6 +40,7 @@ class Accounts:
         self._core = core
         self._messages = messages
         self._reader = AccountReader(core.directory.channels)
+        self._changes = Serial()
 
     async def load(self) -> None:
         """Read all accounts from the store, and make one for each channel that needs none of its own.
@@ -69,6 +71,11 @@ class Accounts:
         caller.must("admin")
         if not isinstance(body, Mapping):
             raise InvalidError([Problem("", "must be an object")])
+        async with self._changes.of(f"{caller.own}/{name}"):
+            await self._put(caller, name, body)
+        return await self.get(caller, name)
+
+    async def _put(self, caller: Caller, name: str, body: Mapping[str, Any]) -> None:
         core = self._core
         old = core.directory.accounts.get(f"{caller.own}/{name}")
         spec = self._reader.read(caller.own, name, body, old)
@@ -86,7 +93,6 @@ class Accounts:
         if old is not None:
             await self._renewed(spec, gate)
         core.dispatcher.wake()
-        return await self.get(caller, name)
 
     async def _renewed(self, spec: AccountSpec, gate: Account) -> None:
         """New settings may mend what the provider refused: let it try again."""
@@ -197,11 +203,12 @@ class Accounts:
             NotFoundError: there is none of that name.
         """
         caller.must("admin")
-        spec = self._own(caller, name)
         core = self._core
-        await core.store.remove(KIND, spec.owner, spec.name)
-        core.directory.drop_account(spec.id)
-        core.gates.remove_account(spec)
+        async with self._changes.of(self._own(caller, name).id):
+            spec = self._own(caller, name)
+            await core.store.remove(KIND, spec.owner, spec.name)
+            core.directory.drop_account(spec.id)
+            core.gates.remove_account(spec)
 
     async def pause(self, caller: Caller, name: str) -> dict[str, Any]:
         """Send nothing more through the account until `resume`; survives a restart."""
@@ -214,15 +221,16 @@ class Accounts:
     async def _set_paused(self, caller: Caller, name: str, *, paused: bool) -> dict[str, Any]:
         caller.must("operator")
         core = self._core
-        spec = msgspec.structs.replace(self._own(caller, name), paused=paused)
-        await self._keep(spec)
-        gate = core.gates.account(spec.id)
-        if gate is not None:
-            core.gates.apply_pause(gate, spec)
-            if not paused and gate.stopped:
-                await self._clear_stop(spec, gate)
-            core.agenda.touched(core.agenda.lane(spec.lane), gate)
-            core.dispatcher.wake()
+        async with self._changes.of(self._own(caller, name).id):
+            spec = msgspec.structs.replace(self._own(caller, name), paused=paused)
+            await self._keep(spec)
+            gate = core.gates.account(spec.id)
+            if gate is not None:
+                core.gates.apply_pause(gate, spec)
+                if not paused and gate.stopped:
+                    await self._clear_stop(spec, gate)
+                core.agenda.touched(core.agenda.lane(spec.lane), gate)
+                core.dispatcher.wake()
         core.bus.publish(
             "account-status", {"account": spec.name, "state": "paused" if paused else "ready"},
             tenant=spec.owner, account=spec.id,

@@ -93,6 +93,7 @@ class Core:
         self.dispatcher.when_new = self.arrived
         self.dispatcher.key_of = self.gates.keys.get
         self.dispatcher.follow_up = self._callback
+        self.gates.written = self.dispatcher.written
 
     def _next_id(self, now: int) -> int:
         return self.ids.next(now)

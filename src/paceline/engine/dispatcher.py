@@ -6,7 +6,6 @@ It runs when something changed or when the agenda's next moment has come, and sl
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Sequence
-from math import ceil
 from typing import Any
 
 import structlog
@@ -15,25 +14,21 @@ from paceline.clock import Clock
 from paceline.engine.alarm import Alarm
 from paceline.engine.attempts import Attempts, Ended
 from paceline.engine.happenings import Happenings
+from paceline.engine.refill import Refill
 from paceline.engine.starts import Starts
 from paceline.model.errors import UnavailableError
 from paceline.model.messages import AccountNote, Entry, FlowKey, HandedOver, Mark, NewMessage, Settlement
 from paceline.model.states import State
 from paceline.pacing.agenda import Agenda
-from paceline.pacing.flows import Flow
 from paceline.pacing.lane import Account, Release
+from paceline.pacing.lead import Lead
 from paceline.pacing.settle import withhold
 from paceline.pacing.windows import NEVER
-from paceline.stores.base import FlowAfter, Store
+from paceline.stores.base import Store
 
-LEAD_LEAST_MS, LEAD_MOST_MS = 2, 250
-"""Bounds of how early a message is handed over before its account opens."""
-SMOOTHING = 0.2
-READ_ROWS = 2000
-"""Entries read from the store at once."""
-BATCH = 500
+BATCH = 250
 """Hand-overs made durable together at most."""
-AHEAD = 3
+AHEAD = 6
 """Batches of hand-overs under way at once: one being committed, the next ones waiting for the writer."""
 AWAY_S = 0.5
 """How long to wait before asking a store again that could not write."""
@@ -78,11 +73,16 @@ class Dispatcher:
         self._handing = 0
         self._ended: list[Ended] = []
         self._settling = False
-        self._reading = False
+        self._batch = 0  # the number of the batch that `_ended` will be
+        self._writing: set[int] = set()
+        self._wrote = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._commit_ms = 0.0
+        self._lead = Lead()
+        self._refill = Refill(store, agenda, self._step_back, self.wake, self._spawn)
         self._tell_at = 0.0
-        self.starts = Starts(clock, lambda m, r: attempts.begin(m, r, self._over), self._withheld)
+        self.starts = Starts(
+            clock, agenda.closed, lambda m, r: attempts.begin(m, r, self._over), self._withheld
+        )
 
     # -- life
 
@@ -99,6 +99,7 @@ class Dispatcher:
         """Release nothing more and let calls under way end; cut off, after `grace` seconds, what is left."""
         self.running = False
         self._alarm.cancel()
+        self._refill.stop()
         # What is being marked right now is waited for: only then is nothing left that could begin.
         while self._handing:
             await asyncio.wait(set(self._tasks), return_when=asyncio.FIRST_COMPLETED)
@@ -128,16 +129,16 @@ class Dispatcher:
         self.agenda.scopes.wall_ahead = self.clock.ahead()
         room = min(BATCH, self.in_flight - len(self.agenda.out))
         if self.running and not self.away and room > 0 and self._handing < AHEAD:
-            released = self.agenda.release(now, room, self._lead())
+            released = self.agenda.release(now, room, self._lead.ms(now))
             if released:
                 self._handing += 1
                 # The calls that made room are settled in this commit or an earlier one, never in a later one:
                 # so after a crash no more messages are open than calls were allowed to be.
                 if self._ended:
-                    self._spawn(self._settle_batch(self._take_ended()))
+                    self._spawn(self._settle_batch(*self._take_ended()))
                 self._spawn(self._hand_over(released, now))
-        if self.agenda.wanted and not self.away:
-            self._read_on()
+        if not self.away:
+            self._refill.look()
         if self.agenda.late:
             late, self.agenda.late = self.agenda.late, []
             self.when_due(now)  # upkeep ends everything that is past its time
@@ -147,7 +148,7 @@ class Dispatcher:
     def _sleep(self, now: int) -> None:
         if not self.running or self.away or self._handing >= AHEAD or len(self.agenda.out) >= self.in_flight:
             return  # the end of what is under way wakes us
-        moment = self.agenda.wake_at(self._lead())
+        moment = self.agenda.wake_at(self._lead.ms(now))
         if moment <= now:
             self.wake()
         elif moment < NEVER:
@@ -166,7 +167,8 @@ class Dispatcher:
         marks = [Mark(r.entry.id, r.flow.number, r.account.id, now) for r in released]
         try:
             handed = await self.store.hand_over(marks, now)
-            self._commit_ms += (self.clock.now() - now - self._commit_ms) * SMOOTHING
+            done = self.clock.now()
+            self._lead.learn(done - now, done)
         except UnavailableError as error:
             self._put_back(released)
             self._step_back(error)
@@ -184,10 +186,6 @@ class Dispatcher:
             self.pending[message.flow] -= 1
         self.happenings.handed_over(handed)
         self.wake()
-
-    def _lead(self) -> int:
-        """How long before an account opens its message is handed over: about as long as that takes."""
-        return min(LEAD_MOST_MS, ceil(self._commit_ms * 2)) if self._commit_ms >= 1 else LEAD_LEAST_MS
 
     def _withheld(self, message: HandedOver, release: Release) -> None:
         """The account was closed while the hand-over was written: the call does not begin."""
@@ -271,14 +269,23 @@ class Dispatcher:
     async def _settle(self) -> None:
         """Write endings until there are none left: what ends during one commit goes into the next."""
         while self._ended:
-            await self._settle_batch(self._take_ended())
+            await self._settle_batch(*self._take_ended())
         self._settling = False
 
-    def _take_ended(self) -> list[Ended]:
-        ended, self._ended = self._ended, []
-        return ended
+    def _take_ended(self) -> tuple[int, list[Ended]]:
+        batch, ended, self._ended = self._batch, self._ended, []
+        self._batch += 1
+        self._writing.add(batch)
+        return batch, ended
 
-    async def _settle_batch(self, ended: list[Ended]) -> None:
+    async def written(self) -> None:
+        """Wait until every call that has ended by now has its journal line on disk, however long that takes."""
+        awaited = {*self._writing, self._batch} if self._ended else set(self._writing)
+        while awaited & self._writing or (self._ended and self._batch in awaited):
+            self._wrote.clear()
+            await self._wrote.wait()
+
+    async def _settle_batch(self, batch: int, ended: list[Ended]) -> None:
         now = self.clock.now()
         settlements = [e.verdict.settlement for e in ended]
         notes = [e.verdict.note for e in ended if e.verdict.note is not None]
@@ -296,6 +303,8 @@ class Dispatcher:
                 # The outcome is known only here: keep it and try again, whatever it takes.
                 self._step_back(error)
                 await asyncio.sleep(AWAY_S)
+        self._writing.discard(batch)
+        self._wrote.set()
         for id_ in stale:
             log.warning("stale settlement changed nothing", message=id_)
         gone = set(stale)
@@ -318,39 +327,3 @@ class Dispatcher:
             self.arrived(flow.number, flow.key, entry)
         elif made.state == _RETRYING:
             self.when_due(made.due_at)
-
-    # -- reading on
-
-    def _read_on(self) -> None:
-        if not self._reading:
-            self._reading = True
-            self._spawn(self._read_all())
-
-    async def _read_all(self) -> None:
-        """Read for every flow that wants it, a bounded part at a time: unpacking rows holds up everything else."""
-        try:
-            while self.agenda.wanted and not self.away:
-                most = max(1, READ_ROWS // self.agenda.prefetch.size)
-                flows: list[Flow] = []
-                while self.agenda.wanted and len(flows) < most:
-                    flow = self.agenda.wanted.pop(next(iter(self.agenda.wanted)))
-                    if flow.wants:
-                        flows.append(flow)
-                if flows:
-                    await self._fill(flows)
-        finally:
-            self._reading = False
-
-    async def _fill(self, flows: list[Flow]) -> None:
-        requests = [FlowAfter(f.number, *f.begin_reading(), f.prefetch.size) for f in flows]
-        try:
-            parts = {part.flow: part for part in await self.store.entries(requests)}
-        except UnavailableError as error:
-            self._step_back(error)
-            for flow in flows:
-                self.agenda.filled(flow, (), more=True)  # asked for again once the store is back
-            return
-        for flow in flows:
-            part = parts.get(flow.number)
-            self.agenda.filled(flow, part.entries if part else (), more=part.more if part else False)
-        self.wake()

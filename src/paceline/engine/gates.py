@@ -1,7 +1,7 @@
 """From configured limits to gates with their true history: at start, and whenever a limit changes."""
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 
 from paceline.clock import Clock
 from paceline.engine.directory import Directory
@@ -23,6 +23,10 @@ AWAY_S = 0.5
 """How long to wait before asking a store again that could not write."""
 
 
+async def _nothing_to_write() -> None:
+    """No call has ended where none is made."""
+
+
 class Gates:
     """Keeps the agenda's gates in step with the directory.
 
@@ -32,12 +36,15 @@ class Gates:
     def __init__(
         self, store: Store, agenda: Agenda, directory: Directory, clock: Clock, chance: Callable[[], float]
     ) -> None:
-        """`chance` is the source of jitter; `moves` correct journal times after the wall clock was moved."""
+        """`chance` is the source of jitter. `moves` correct journal times after the wall clock was moved, and
+        `written` waits until every send that ended is in the journal.
+        """
         self._store, self._agenda, self._directory, self._clock = store, agenda, directory, clock
         self._chance = chance
         self.moves = Moves()
         self._since: dict[str, int] = {}
         self.keys: dict[int, FlowKey] = {}
+        self.written: Callable[[], Awaitable[None]] = _nothing_to_write
 
     def account(self, id_: str) -> Account | None:
         """The account's gate."""
@@ -55,8 +62,7 @@ class Gates:
         gate = self._shut(spec)
         while gate.held and self.account(spec.id) is gate:
             try:
-                # What ended before now is in the journal once this is written.
-                await self._store.settle((), (), (), (), self._clock.now())
+                await self.written()  # the journal has to know of every send that the old windows counted
                 if known is None:  # it may have been here before, in another pool too, and been told to wait
                     await self.restore_waits([spec])
                 await self.restore([spec])
@@ -179,7 +185,7 @@ class Gates:
             changed = self._clock.ceiling()
             while True:
                 try:
-                    await self._store.settle((), (), (), (), self._clock.now())
+                    await self.written()
                     await self.restore_rules([rule], changed)
                     break
                 except UnavailableError:

@@ -1,7 +1,9 @@
 """What the engine tells about messages: events for listeners, figures for the statistics."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
+
+import msgspec
 
 from paceline.engine.attempts import Ended
 from paceline.engine.events import EventBus, StreamEvent
@@ -10,11 +12,16 @@ from paceline.model.ids import to_text
 from paceline.model.messages import AccountNote, HandedOver, NewMessage
 from paceline.model.states import State
 
+M = TypeVar("M", NewMessage, HandedOver)
+
 _ENDED_TYPES = {
     int(State.COMPLETED): "message-sent",
     int(State.RETRYING): "message-retrying",
     int(State.PENDING): "message-retrying",
 }
+
+_LONG = 256
+"""Characters of content that may stay with a remembered event; no event tells of content."""
 
 
 class Happenings:
@@ -33,18 +40,18 @@ class Happenings:
         self.figures.added(rows)
         for listener in self.when_added:
             listener(rows)
-        self.bus.tell(rows, _queued)
+        self.bus.tell([_lean(row) for row in rows], _queued)
 
     def handed_over(self, messages: Sequence[HandedOver]) -> None:
         """Messages were given to their accounts."""
-        self.bus.tell(messages, _started)
+        self.bus.tell([_lean(message) for message in messages], _started)
 
     def settled(self, ended: Sequence[Ended]) -> None:
         """Calls ended."""
         self.figures.settled(ended)
         for listener in tuple(self.when_settled):  # one may be done by this and leave
             listener(ended)
-        self.bus.tell(ended, _settled)
+        self.bus.tell([_lean_ended(each) for each in ended], _settled)
         for each in ended:
             if each.verdict.note is not None:
                 self._noted(each.message, each.verdict.note)
@@ -68,6 +75,16 @@ class Happenings:
             "message-progress", {"id": to_text(message.id), "percent": percent, "step": step},
             tenant=message.tenant, queue=message.queue, account=message.account,
         )  # fmt: skip
+
+
+def _lean(message: M) -> M:
+    """The message as events need it: of large ones the bus would else keep thousands in memory."""
+    return message if len(message.content) <= _LONG else msgspec.structs.replace(message, content="")
+
+
+def _lean_ended(each: Ended) -> Ended:
+    message = _lean(each.message)
+    return each if message is each.message else msgspec.structs.replace(each, message=message)
 
 
 def _queued(number: int, row: NewMessage) -> StreamEvent:

@@ -76,7 +76,8 @@ async def clock_moves(store: Store, clock: Clock) -> Moves:
     reading = boot_reading()
     if reading is None:
         return Moves(known.moves)
-    boot, offset = reading
+    boot, wall_offset = reading
+    offset = wall_offset - clock.ahead()  # somebody may have set the wall clock since ours was anchored to it
     now = clock.now()
     shift = offset - known.offset if known.boot == boot else 0
     moves = known.moves

@@ -51,10 +51,11 @@ class Outlook:
             return row.started_at or self._clock.now(), []
         if state not in (State.PENDING, State.SCHEDULED, State.RETRYING):
             return None, []
+        # Asked for first: whatever is looked at after it has to be of one moment, that of the answer.
+        index = await self._store.ahead(row.flow, row.turn, row.id) if state is State.PENDING else 0
         release = self._agenda.out.get(row.id)
         if release is not None:  # it is being handed over: the place it has taken is its own
             return max(self._clock.now(), release.start_at), []
-        index = await self._store.ahead(row.flow, row.turn, row.id) if state is State.PENDING else 0
         entry = Entry(row.turn, row.id, row.expires_at, row.recipient, row.group)
         return self.forecast(row.flow, key, state, self._due(state, row.due_at), index, entry)
 

@@ -13,6 +13,7 @@ from paceline.engine.core import Core
 from paceline.engine.counting import VIEWS, Counted, Pauses, counted, view_counts
 from paceline.engine.keys import Caller, DeniedError
 from paceline.engine.reading import read_message, whole_view
+from paceline.engine.serial import Serial
 from paceline.engine.views import message_view
 from paceline.model import checks
 from paceline.model.accounts import AccountSpec, QueueSpec, default_queues
@@ -39,6 +40,7 @@ class Queues:
     def __init__(self, core: Core, actions: Actions) -> None:
         """`actions` removes messages."""
         self._core, self._actions = core, actions
+        self._changes = Serial()
 
     # -- settings
 
@@ -59,7 +61,8 @@ class Queues:
         self._must_be_installation(caller)
         base = default_queues().get(name, QueueSpec(name=name))
         spec = documents.read_queue(name, body, base)
-        await self._keep(msgspec.structs.replace(spec, paused=self._core.directory.queue(name).paused))
+        async with self._changes.of(name):
+            await self._keep(msgspec.structs.replace(spec, paused=self._core.directory.queue(name).paused))
         return documents.queue_view(self._core.directory.queue(name))
 
     async def pause(self, caller: Caller, name: str) -> dict[str, Any]:
@@ -84,7 +87,8 @@ class Queues:
         caller.must("operator")
         self._must_be_installation(caller)
         self._must_exist(caller, name)
-        await self._keep(msgspec.structs.replace(self._core.directory.queue(name), paused=paused))
+        async with self._changes.of(name):
+            await self._keep(msgspec.structs.replace(self._core.directory.queue(name), paused=paused))
         log.info("queue paused" if paused else "queue resumed", queue=name, caller=caller.name)
         return documents.queue_view(self._core.directory.queue(name))
 

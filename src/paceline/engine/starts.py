@@ -19,17 +19,23 @@ CHUNK = 64
 """Calls begun at a stretch. In between others have their turn: above all the next hand-overs are given to the store."""
 
 
+SHARE = 8
+"""Of very many calls this part is begun at a stretch: the store is busy for long, and they are late already."""
+
+
 class Starts:
     """The calls that are about to begin, by their moment."""
 
     def __init__(
         self,
         clock: Clock,
+        closed: Callable[[Release, int], bool],
         begin: Callable[[HandedOver, Release], None],
         withhold: Callable[[HandedOver, Release], None],
     ) -> None:
-        """`begin` starts a call; `withhold` gives its message back."""
+        """`closed` tells whether a call may not begin after all; `begin` starts it, `withhold` gives its message back."""
         self._clock = clock
+        self._closed = closed
         self._begin = begin
         self._withhold = withhold
         self._waiting: list[tuple[int, int, Start]] = []
@@ -61,7 +67,7 @@ class Starts:
         self._going = False
         now = self._clock.now()
         waiting = self._waiting
-        for _ in range(min(CHUNK, len(waiting))):
+        for _ in range(min(max(CHUNK, len(waiting) // SHARE), len(waiting))):
             if waiting[0][0] > now and not self._stopped:
                 break
             message, release = heappop(waiting)[2]
@@ -75,11 +81,7 @@ class Starts:
             self._alarm.set(waiting[0][0])
 
     def _go(self, message: HandedOver, release: Release, now: int) -> None:
-        account = release.account
-        closed = account.blocked_until > now or account.paused or account.stopped or self._stopped
-        for gate in release.gates:
-            closed = closed or gate.paused or gate.blocked_until > now
-        if closed:
+        if self._stopped or self._closed(release, now):
             self._withhold(message, release)
         else:
             self._begin(message, release)

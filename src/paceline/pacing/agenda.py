@@ -30,7 +30,7 @@ class Agenda:
         self.prefetch = prefetch or Prefetch()
         self.lanes: dict[str, Lane] = {}
         self.out: dict[int, Release] = {}
-        self.wanted: dict[int, Flow] = {}
+        self.wanted: OrderedDict[int, Flow] = OrderedDict()  # to be read on, those that run short in front
         self.late: list[tuple[Entry, Flow]] = []
         self._aside = 0
         self._holds = 0
@@ -183,10 +183,13 @@ class Agenda:
         room = gate.room(now)
         while gate.line and room > 0:
             able = self._could_send(gate.line.head().flow, now)
-            waiting = gate.line.leave(served=able)
+            waiting = gate.line.leave(served=able and not gate.line.head().gone)
             flow = waiting.flow
             if waiting.entry is not None:
                 self._aside -= 1
+                if waiting.gone:
+                    continue
+                self.lanes[flow.key.lane].elsewhere.pop(waiting.entry.id, None)
                 flow.back(waiting.entry)
             elif flow.standing is Standing.PARKED:
                 flow.standing = Standing.IDLE
@@ -222,6 +225,17 @@ class Agenda:
                 gate.finish(at, spent=spent)
             self._stir(release)
         return release
+
+    def closed(self, release: Release, now: int) -> bool:
+        """Whether what was released may not begin after all: somebody or a provider has closed its way since."""
+        account = release.account
+        if account.blocked_until > now or account.paused or account.stopped:
+            return True
+        for gate in release.gates:
+            if gate.paused or gate.blocked_until > now:
+                return True
+        # A wait of its recipient may be newer than the release, which then does not know that gate.
+        return self.scopes.waits and self.scopes.told_to_wait(account.id, release.entry, now)
 
     def withdrawn(self, message: int) -> Release | None:
         """The hand-over did not take place: the places are free at once."""
@@ -308,14 +322,16 @@ class Agenda:
         """Whether no more single entries may be put aside."""
         return self._aside >= ASIDE
 
-    def park(self, gate: SharedGate, flow: Flow, entry: Entry | None, opens: int) -> None:
+    def park(self, gate: SharedGate, flow: Flow, entry: Entry | None, opens: int) -> Waiting:
         """A flow, or one of its entries, waits in the line of a closed gate."""
-        gate.line.join(Waiting(flow, entry))
+        waiting = Waiting(flow, entry)
+        gate.line.join(waiting)
         if entry is not None:
             flow.set_aside(entry)
             self._aside += 1
         if opens < NEVER:
             self._await(gate, opens)
+        return waiting
 
     def keyed_gates(self, flow: Flow, account: Account, entry: Entry) -> tuple[SharedGate, ...]:
         """The gates of the entry's recipient and group."""
@@ -333,6 +349,8 @@ class Agenda:
     def wants(self, flow: Flow) -> None:
         """Kept for the engine, which reads on."""
         self.wanted[flow.number] = flow
+        if flow.short:
+            self.wanted.move_to_end(flow.number, last=False)
 
     def joined(self, lane: Lane, account: Account) -> None:
         """Calls begun under the name of an account that left and is back as a new object are the new one's."""

@@ -12,6 +12,8 @@ from paceline.pacing.turns import Turns
 from paceline.pacing.windows import NEVER, Window
 
 PAUSED = "is paused"
+WAIT = "wait "
+"""How the scope of a gate begins that is closed for one account."""
 
 if TYPE_CHECKING:
     from paceline.pacing.flows import Flow
@@ -113,12 +115,13 @@ class Gate:
 class Waiting:
     """In the line of a closed gate: a whole flow, or (`entry`) one entry of a flow that others may pass."""
 
-    __slots__ = ("entry", "flow")
+    __slots__ = ("entry", "flow", "gone")
 
     def __init__(self, flow: "Flow", entry: Entry | None) -> None:
         """`entry` None: the flow with all it has."""
         self.flow = flow
         self.entry = entry
+        self.gone = False  # another account sent it: nothing is left to let out
 
     @property
     def key(self) -> FlowKey:
@@ -142,6 +145,11 @@ class SharedGate(Gate):
         self.key = key
         self.line: Turns[Waiting] = Turns()
         self.moment = NEVER
+
+    @property
+    def of_one_account(self) -> bool:
+        """Closed for one account only: a wait of a recipient or group that its provider asked for."""
+        return self.key[0].startswith(WAIT)
 
     def idle(self, now: int) -> bool:
         """Nothing waits, flies or is occupied: a gate made on demand may be forgotten."""

@@ -8,15 +8,21 @@ Costs: one release is logarithmic in the number of accounts and does not depend 
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from heapq import heappop, heappush
+from itertools import islice
 from typing import Protocol
 
 import msgspec
 
 from paceline.model.messages import NOBODY, Entry
 from paceline.pacing.flows import Flow, Standing
-from paceline.pacing.gates import Gate, SharedGate
+from paceline.pacing.gates import Gate, SharedGate, Waiting
 from paceline.pacing.turns import Turns
 from paceline.pacing.windows import NEVER
+
+LOOK = 64
+"""Among so many waiting entries or idle accounts one is looked for that fits: a bound for the cost of a release."""
+RUN = 32
+"""How many of its own messages one account may release in a row."""
 
 
 class Release(msgspec.Struct, gc=False, eq=False):
@@ -51,6 +57,14 @@ class Account(Gate):
         self.pool_next = False  # own and the pool's flows of equal priority alternate
         self.moment = NEVER  # its place in one of the lane's heaps
 
+    @property
+    def unshared(self) -> bool:
+        """Whether no wider gate is in the way of what it sends next."""
+        if not self.turns:
+            return True
+        flow = self.turns.head()
+        return not (flow.gates or flow.keyed)
+
     def opens(self, now: int) -> int:
         """As every gate; an account that the provider refused opens only after a person's or a probe's word."""
         return NEVER if self.stopped else super().opens(now)
@@ -59,8 +73,8 @@ class Account(Gate):
 class Shared(Protocol):
     """What a lane needs of the gates that are wider than it (see `agenda.Agenda`)."""
 
-    def park(self, gate: SharedGate, flow: Flow, entry: Entry | None, opens: int) -> None:
-        """Put a flow, or one entry of it, in the gate's line."""
+    def park(self, gate: SharedGate, flow: Flow, entry: Entry | None, opens: int) -> Waiting:
+        """Put a flow, or one entry of it, in the line of the gate; answers its place there."""
 
     def keyed_gates(self, flow: Flow, account: Account, entry: Entry) -> tuple[SharedGate, ...]:
         """The gates of this entry's recipient and group."""
@@ -96,6 +110,7 @@ class Lane:
         "_resting",
         "_shared",
         "accounts",
+        "elsewhere",
         "flows",
         "key",
         "moment",
@@ -110,6 +125,9 @@ class Lane:
         self.flows: dict[int, Flow] = {}
         self.pinned: dict[str, dict[int, Flow]] = {}  # the same flows by account, NOBODY for the pool's
         self.turns: Turns[Flow] = Turns()  # flows that any account of the pool may serve
+        self.elsewhere: dict[
+            int, Waiting
+        ] = {}  # the pool's, kept waiting by one account: another may send them
         self.moment = NEVER  # its place in the agenda
         self._shared = shared
         self._line: deque[Account] = deque()
@@ -183,7 +201,7 @@ class Lane:
         if self._line or (self.turns and self._free):
             return 0
         moment = self._first(self._pinned)
-        return min(moment, self._first(self._resting)) if self.turns else moment
+        return min(moment, self._first(self._resting)) if self.turns or self.elsewhere else moment
 
     def release(self, now: int, room: int, emit: Callable[[Release], None], lead: int = 0) -> int:
         """Hand to `emit` what may go at `now`, at most `room` of it; answers how many.
@@ -200,14 +218,28 @@ class Lane:
                 self.touch(next(iter(self._free.values())))
             account = line.popleft()
             account.listed = False
-            if self._serve(account, now, emit, lead):
-                left -= 1
-                account.listed = True
-                line.append(account)
+            left -= self._serve_run(account, now, left, emit, lead)
         return room - left
 
+    def _serve_run(
+        self, account: Account, now: int, room: int, emit: Callable[[Release], None], lead: int
+    ) -> int:
+        """Release what the account may send, then put it aside or at the end of the line; answers how many.
+
+        Messages that only this account can send go in a run: their rows lie together in the store, so that a
+        commit touches fewer pages. Where others want the same message or the same gate it is one at a time.
+        """
+        served = 0
+        while self._serve(account, now, emit, lead):
+            served += 1
+            if served in (room, RUN) or self.turns or not account.unshared:
+                account.listed = True
+                self._line.append(account)
+                break
+        return served
+
     def _wake(self, now: int) -> None:
-        heaps = (self._pinned, self._resting) if self.turns else (self._pinned,)
+        heaps = (self._pinned, self._resting) if self.turns or self.elsewhere else (self._pinned,)
         for heap in heaps:
             while self._first(heap) <= now:
                 self.touch(self.accounts[heappop(heap)[1]])
@@ -232,6 +264,8 @@ class Lane:
                 account.moment = opens
                 heappush(self._pinned if account.turns else self._resting, (opens, account.id))
             return False
+        if self.elsewhere and self._serve_elsewhere(account, max(now, opens), opens, emit):
+            return True
         while account.turns or self.turns:
             turns = self._whose(account)
             flow = turns.head()
@@ -271,45 +305,86 @@ class Lane:
                 self._shared.park(gate, flow, None, opens)
                 return True
         if flow.keyed:
-            for gate in self._shared.keyed_gates(flow, account, entry):
-                opens = gate.opens(now)
-                if opens > now:
-                    self._set_aside(turns, flow, entry, gate, opens)
-                    return True
+            closed = [g for g in self._shared.keyed_gates(flow, account, entry) if g.opens(now) > now]
+            if closed:
+                # Where the wait of this one account is all that is in the way, others may send it.
+                gate = next((g for g in closed if not g.of_one_account), closed[0])
+                self._set_aside(turns, flow, entry, gate, now)
+                return True
         return False
 
-    def _set_aside(self, turns: Turns[Flow], flow: Flow, entry: Entry, gate: SharedGate, opens: int) -> None:
+    def _set_aside(self, turns: Turns[Flow], flow: Flow, entry: Entry, gate: SharedGate, now: int) -> None:
         """One recipient or group has to wait: only its messages do, as long as there is room for them aside."""
-        if not self._shared.crowded:
-            self._shared.park(gate, flow, entry, opens)
+        if self._shared.crowded:
+            flow.ready.appendleft(entry)
+            turns.leave(served=False)
+            flow.standing = Standing.PARKED
+            self._shared.park(gate, flow, None, gate.opens(now))
             return
-        flow.ready.appendleft(entry)
-        turns.leave(served=False)
-        flow.standing = Standing.PARKED
-        self._shared.park(gate, flow, None, opens)
+        waiting = self._shared.park(gate, flow, entry, gate.opens(now))
+        if gate.of_one_account and flow.key.account == NOBODY:
+            self.elsewhere[entry.id] = waiting
+            for idle in islice(self._free.values(), LOOK):
+                if self._able(idle, waiting, now):
+                    self.touch(idle)
+                    break
+
+    def _serve_elsewhere(
+        self, account: Account, now: int, start_at: int, emit: Callable[[Release], None]
+    ) -> bool:
+        """Release through this account what another one of the pool has to wait with, unless it has better to do."""
+        urgent = max(account.turns.priority, self.turns.priority)
+        for waiting in islice(self.elsewhere.values(), LOOK):
+            flow, entry = waiting.flow, waiting.entry
+            if entry is None or flow.key.priority < urgent or not self._able(account, waiting, now):
+                continue
+            del self.elsewhere[entry.id]
+            waiting.gone = True
+            flow.gone()
+            emit(self._made(flow, entry, account, now, start_at))
+            if flow.standing is Standing.IDLE:
+                self._idle(flow)
+            return True
+        return False
+
+    def _able(self, account: Account, waiting: Waiting, now: int) -> bool:
+        """Whether nothing but the account itself is in the way of this entry."""
+        flow, entry = waiting.flow, waiting.entry
+        if entry is None or (entry.expires_at is not None and entry.expires_at <= now):
+            return False
+        gates = (*flow.gates, *self._shared.keyed_gates(flow, account, entry))
+        return all(gate.opens(now) <= now for gate in gates)
 
     def _take(
         self, turns: Turns[Flow], flow: Flow, entry: Entry, account: Account, now: int, start_at: int
     ) -> Release:
-        gates = flow.gates
-        if flow.keyed:
-            gates = (*gates, *self._shared.keyed_gates(flow, account, entry))
+        made = self._made(flow, entry, account, now, start_at)
         flow.passes = ()
-        account.take(now)
-        for gate in gates:
-            gate.take(now)
         if flow.ready:
             turns.served()
         else:
             self._leave(turns, flow, served=True)
         if flow.more and flow.wants:
             self._shared.wants(flow)
+        return made
+
+    def _made(self, flow: Flow, entry: Entry, account: Account, now: int, start_at: int) -> Release:
+        gates = flow.gates
+        if flow.keyed:
+            gates = (*gates, *self._shared.keyed_gates(flow, account, entry))
+        account.take(now)
+        for gate in gates:
+            gate.take(now)
         return Release(entry, flow, account, self, gates, start_at)
 
     def _leave(self, turns: Turns[Flow], flow: Flow, *, served: bool) -> None:
         turns.leave(served=served)
         flow.standing = Standing.IDLE
-        if flow.more or flow.reading or flow.aside:
+        self._idle(flow)
+
+    def _idle(self, flow: Flow) -> None:
+        """A flow has nothing in memory to send: read on for it, or forget it."""
+        if flow.ready or flow.more or flow.reading or flow.aside:
             if flow.wants:
                 self._shared.wants(flow)
         else:

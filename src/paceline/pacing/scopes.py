@@ -10,7 +10,7 @@ import msgspec
 
 from paceline.model.limits import Limit
 from paceline.model.messages import Entry, FlowKey
-from paceline.pacing.gates import SharedGate
+from paceline.pacing.gates import WAIT, SharedGate
 from paceline.pacing.windows import Window
 
 EACH = "*"
@@ -127,22 +127,31 @@ class Scopes:
         """The gates of one message's recipient and group."""
         if len(self.single) >= self._sweep_at:
             self._sweep()  # here, where nobody holds a gate that is still idle
-        found = []
+        found: list[SharedGate] = []
         if entry.id in self.suspects:
             found.append(self.one_by_one)
         elif self.others.paused:
             found.append(self.others)
-        for kind, value in (("recipient", entry.recipient), ("group", entry.group)):
-            if value:
-                gate = self.single.get((f"wait {account_id} {kind}", value))
-                if gate is not None:
-                    found.append(gate)
+        found += self._waits(account_id, entry)
         for rule in self.rules.values():
             if rule.is_keyed and rule.covers(key):
                 gate = self.keyed_gate(rule, entry.recipient, entry.group)
                 if gate is not None:
                     found.append(gate)
         return tuple(found)
+
+    def told_to_wait(self, account_id: str, entry: Entry, now: int) -> bool:
+        """Whether the provider asked this account to wait with the recipient or the group of this message."""
+        return any(gate.blocked_until > now for gate in self._waits(account_id, entry))
+
+    def _waits(self, account_id: str, entry: Entry) -> list[SharedGate]:
+        found = []
+        for kind, value in (("recipient", entry.recipient), ("group", entry.group)):
+            if value:
+                gate = self.single.get((f"{WAIT}{account_id} {kind}", value))
+                if gate is not None:
+                    found.append(gate)
+        return found
 
     def keyed_gate(self, rule: Rule, recipient: str, group: str | None) -> SharedGate | None:
         """The gate of a rule for one recipient or group, made on first use; None where the rule does not apply."""
@@ -156,7 +165,7 @@ class Scopes:
     def block(self, account_id: str, kind: str, value: str, until: int) -> SharedGate:
         """The provider asked to wait with one recipient or group on this account."""
         self.waits = True
-        gate = self._single((f"wait {account_id} {kind}", value), None)
+        gate = self._single((f"{WAIT}{account_id} {kind}", value), None)
         gate.block(until)
         return gate
 

@@ -57,6 +57,8 @@ T = TypeVar("T")
 
 _SEARCH_SECONDS = 10.0
 _EXPORT_PAGE = 500
+_ROW_CHARACTERS = 8_192
+"""Content of so many characters more weighs as much as one message more: then 40 MB make a commit."""
 
 
 class SqliteStore:
@@ -96,7 +98,8 @@ class SqliteStore:
         self, rows: Sequence[NewMessage], flows: Sequence[FlowKey], now: int
     ) -> asyncio.Future[list[Added]]:
         """See `Store.add`."""
-        return self._writer.submit(Kind.ADD, sqlite_writes.Add(rows, flows), len(rows))
+        weight = sum(1 + len(row.content) // _ROW_CHARACTERS for row in rows)
+        return self._writer.submit(Kind.ADD, sqlite_writes.Add(rows, flows), weight)
 
     async def hand_over(self, marks: Sequence[Mark], now: int) -> list[HandedOver]:
         """See `Store.hand_over`."""

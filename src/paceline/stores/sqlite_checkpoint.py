@@ -14,6 +14,12 @@ import apsw
 
 PAGES = 4_000
 """Pages in the log that are worth a checkpoint while commits go on."""
+RESTART_PAGES = 12_000
+"""A log of so many pages is to begin anew: while commits go on it would never do so by itself."""
+REST_PAGES = 500
+"""So many pages may be left for the writer to move when it has the log begin anew."""
+MOST_PASSES = 4
+"""Passes in a row at most: commits may well write faster than pages are moved."""
 
 
 class Checkpointer:
@@ -57,6 +63,19 @@ class Checkpointer:
                 break
             # What cannot be moved now stays in the log, safe, for the next time.
             with suppress(apsw.Error):
-                self.log, _ = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+                self.log = _move(connection)
             self.idle.set()
         connection.close()
+
+
+def _move(connection: apsw.Connection) -> int:
+    """Move the log; a long one again and again, until little is left that came meanwhile. Answers its length."""
+    log, _ = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+    for _ in range(MOST_PASSES - 1):
+        before = log
+        if log < RESTART_PAGES:
+            break
+        log, _ = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        if log - before < REST_PAGES:
+            break
+    return log

@@ -101,6 +101,10 @@ class Session:
         """The rows that a named statement answers, one by one."""
         return iter(self.connection.execute(self._statements[name].sql, values))
 
+    def sql(self, name: str) -> str:
+        """The text of a named statement."""
+        return self._statements[name].sql
+
     def prepare_writing(self) -> None:
         """Make the view, the triggers and the scratch tables that the writer works with."""
         for name, statement in self._statements.items():

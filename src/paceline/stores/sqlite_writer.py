@@ -13,16 +13,16 @@ import msgspec
 
 from paceline.model.errors import UnavailableError
 from paceline.stores import sqlite_writes as writes
-from paceline.stores.sqlite_checkpoint import PAGES, Checkpointer
+from paceline.stores.sqlite_checkpoint import PAGES, RESTART_PAGES, Checkpointer
 from paceline.stores.sqlite_schema import Ownership, Session, translate
 
 _MOST_ROWS = 5_000
-"""A commit takes calls until it has this many rows, so that the last one in line does not wait for all."""
+"""A commit takes calls until it has this many rows, so that the last one in line does not wait for all. Of large
+messages each counts as several (see `SqliteStore.add`), so it is bounded in bytes as well."""
 _WORTH_A_COMMIT = 16
 """Rows for which an idle writer starts at once instead of waiting for more of the same step of the loop."""
 
 _IDLE_CHECKPOINT_PAGES = 1_000
-_TRUNCATE_PAGES = 12_000
 
 
 _ANSWERS = "SELECT text FROM answer ORDER BY place"
@@ -194,7 +194,7 @@ class Writer:
             plans = [(chosen, _PLANNERS[kind](self._session, [call.work for call in chosen]))
                      for kind, chosen in _by_kind(calls)]  # fmt: skip
             works = [_START, *(work for _, plan in plans for work in plan.works), _FINISH]
-            self._commit(works)
+            self._commit(works, [each for _, plan in plans for each in plan.large])
         except Exception as error:  # noqa: BLE001 - whatever it is, its callers must hear it and the thread live
             self.figures.failures += 1
             self._roll_back()
@@ -204,15 +204,17 @@ class Writer:
         self._deal(plans)
         return None
 
-    def _commit(self, works: Sequence[writes.Work]) -> None:
+    def _commit(self, works: Sequence[writes.Work], large: Sequence[tuple[str, int]]) -> None:
         """Put the works in: one statement, which is its own transaction, or a few when there are many."""
         connection = self._session.connection
-        if len(works) <= _WORKS_A_STATEMENT:
+        if len(works) <= _WORKS_A_STATEMENT and not large:
             connection.execute(*_insert(works))
             return
         connection.execute("BEGIN IMMEDIATE")
         for start in range(0, len(works), _WORKS_A_STATEMENT):
             connection.execute(*_insert(works[start : start + _WORKS_A_STATEMENT]))
+        for content, message in large:
+            connection.execute(self._session.sql("put_content"), (content, message))
         connection.execute("COMMIT")
 
     def _deal(self, plans: Sequence[tuple[list[Call], writes.Plan]]) -> None:
@@ -244,27 +246,32 @@ class Writer:
             raise UnavailableError(f"{self._path} was moved or deleted while in use; put it back and restart")
 
     def _checkpoint(self) -> None:
-        """Have the log moved into the database, or by force move it here when it has grown out of bounds."""
-        connection, beside = self._session.connection, self._checkpointer
-        self.figures.wal_pages += connection.status(apsw.SQLITE_DBSTATUS_CACHE_WRITE, True)[0]
-        pages = self.figures.wal_pages
-        if pages < (PAGES if self._pending else _IDLE_CHECKPOINT_PAGES):
-            return
-        if beside.log < _TRUNCATE_PAGES:
-            if beside.ask():
-                self.figures.wal_pages = 0
-            return
-        # Nearly all of the log is moved already; what is left is little, and then it starts anew.
-        beside.idle.wait()
-        beside.log = 0
+        """Have the log moved into the database, and let it begin anew when it has grown long."""
+        beside = self._checkpointer
+        changed = self._session.connection.status(apsw.SQLITE_DBSTATUS_CACHE_WRITE, True)[0]
+        self.figures.wal_pages += changed
+        if beside.log >= RESTART_PAGES and beside.idle.is_set():
+            beside.log = 0
+            self._restart_log()
+        elif self.figures.wal_pages >= (PAGES if self._pending else _IDLE_CHECKPOINT_PAGES) and beside.ask():
+            self.figures.wal_pages = 0
+
+    def _restart_log(self) -> None:
+        """Move what little is left; from the next commit on the log is written from its start again.
+
+        Only a writer with nothing else to do cuts the file: pages that the file system has to find room for again
+        take longer to flush than pages that are written over.
+        """
+        connection = self._session.connection
         begun = self._loop.time()
+        mode = apsw.SQLITE_CHECKPOINT_RESTART if self._pending else apsw.SQLITE_CHECKPOINT_TRUNCATE
         try:
             # A reader that holds an old snapshot stops a checkpoint; it is not worth waiting for.
             connection.set_busy_timeout(0)
-            connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+            connection.wal_checkpoint(mode=mode)
             self.figures.wal_pages = 0
         except apsw.Error:
-            # No harm done: the log keeps what it has, and the next commit tries again.
+            # No harm done: the log keeps what it has, and the next checkpoint leads here again.
             return
         finally:
             connection.set_busy_timeout(5000)

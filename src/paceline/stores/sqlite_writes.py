@@ -32,6 +32,11 @@ _read_promoted = msgspec.json.Decoder(Promoted).decode
 _read_expired = msgspec.json.Decoder(Expired).decode
 
 
+LARGE = 64 * 1024
+"""Content of so many characters travels as a value of its own: out of a list SQLite would read it once a column,
+and hold twenty copies of it at a time."""
+
+
 class Work(msgspec.Struct, frozen=True, gc=False):
     """A row of the view `work`; the lists are JSON texts."""
 
@@ -52,6 +57,8 @@ class Plan(msgspec.Struct, frozen=True):
 
     works: list[Work]
     deal: Callable[[Iterator[str]], Sequence[Any]]
+    large: Sequence[tuple[str, int]] = ()
+    """Content that is stored beside the works, in the same commit, with the id of its message."""
 
 
 class Add(msgspec.Struct, frozen=True):
@@ -115,7 +122,8 @@ def settle(session: Session, calls: Sequence[Settle]) -> Plan:
     """End hand-overs; answers each call's stale ids."""
     rows = [row for call in calls for row in call.settlements]
     notes = [note for call in calls for note in call.notes]
-    works = []
+    works: list[Work] = []
+    large: Sequence[tuple[str, int]] = ()
     if rows:
         moved = [(row.id, row.moved_to, place) for place, row in enumerate(rows) if row.moved_to is not None]
         results = [(row.id, row.result, place) for place, row in enumerate(rows) if row.result is not None]
@@ -124,7 +132,8 @@ def settle(session: Session, calls: Sequence[Settle]) -> Plan:
         works.append(Work("note", encode(notes)))
     extra = [Add(call.follow_ups, call.flows) for call in calls if call.follow_ups or call.flows]
     if extra:
-        works += add(session, extra).works
+        added = add(session, extra)
+        works, large = works + added.works, added.large
 
     def deal(texts: Iterator[str]) -> list[list[int]]:
         fitting = set(_read_positions(next(texts))) if rows else set()
@@ -135,7 +144,7 @@ def settle(session: Session, calls: Sequence[Settle]) -> Plan:
                 stale[owners.of(place)].append(row.id)
         return stale
 
-    return Plan(works, deal)
+    return Plan(works, deal, large)
 
 
 def add(session: Session, calls: Sequence[Add]) -> Plan:
@@ -149,6 +158,11 @@ def add(session: Session, calls: Sequence[Add]) -> Plan:
         else rows
     )
     counts = Counter((row.flow, row.state) for row in fresh)
+    large = [(row.content, row.id) for row in fresh if len(row.content) > LARGE]
+    if large:
+        fresh = [
+            row if len(row.content) <= LARGE else msgspec.structs.replace(row, content="") for row in fresh
+        ]
     work = Work(
         "add", encode(fresh), flows=_flows(calls), keys=_some(keys or []),
         counts=encode([(*key, count) for key, count in counts.items()]),
@@ -158,7 +172,7 @@ def add(session: Session, calls: Sequence[Add]) -> Plan:
         dealt = iter(answers)
         return [[next(dealt) for _ in call.rows] for call in calls]
 
-    return Plan([work], deal)
+    return Plan([work], deal, large)
 
 
 def hand_over(_session: Session, calls: Sequence[HandOver]) -> Plan:

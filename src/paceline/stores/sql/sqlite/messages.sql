@@ -63,3 +63,7 @@ LEFT JOIN attempt AS line ON line.message = entry.id AND line.number = entry.num
 -- name: greatest_id
 -- The greatest id ever stored, also when that message is deleted.
 SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'message';
+
+-- name: put_content
+-- The content of a message that was added in this transaction without it, since it is large.
+UPDATE message SET content = ? WHERE id = ?;
