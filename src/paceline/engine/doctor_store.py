@@ -56,7 +56,13 @@ async def durability(patient: Patient) -> Said:
 
 async def log_size(patient: Patient) -> Said:
     """The write-ahead log shrinks by itself unless somebody reads for very long."""
-    wal = (await patient.core.store.health()).get("wal_bytes")
+    health = await patient.core.store.health()
+    if health.get("flush_failed"):
+        return failed(
+            "the disk failed to flush the database: the log is kept whole from now on, and grows",
+            "Nothing is lost: restart soon, then the log is read from its beginning. Have the disk looked at.",
+        )
+    wal = health.get("wal_bytes")
     if not isinstance(wal, int):
         return passed("not used")
     words = f"{wal / 1024**2:.1f} MiB"

@@ -74,7 +74,7 @@ class Call:
 class Figures:
     """What `health` tells of the writer: a commit is everything from the first row to the end of the flush."""
 
-    __slots__ = ("checkpoint_ms", "commit_ms", "commits", "failures", "wal_pages")
+    __slots__ = ("checkpoint_ms", "commit_ms", "commits", "failures", "flush_failed", "wal_pages")
 
     def __init__(self) -> None:
         """Nothing has happened yet."""
@@ -82,6 +82,7 @@ class Figures:
         self.failures = 0
         self.commit_ms = 0.0
         self.checkpoint_ms = 0.0
+        self.flush_failed = False
         self.wal_pages = 0
 
 
@@ -145,12 +146,19 @@ class Writer:
             self._serve(calls)
             self._answer(calls)
             self._checkpoint()
-        self._checkpointer.stop()
-        with suppress(apsw.Error):
-            self._session.connection.close()
+        self._close()
         self._ownership.release()
         with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._stopped.set_result, None)
+
+    def _close(self) -> None:
+        connection, beside = self._session.connection, self._checkpointer
+        beside.stop()
+        with suppress(apsw.Error):
+            if beside.failed:  # else closing would move the rest of the log, and throw the log away
+                connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+            connection.close()
+        beside.close()
 
     def _take(self) -> list[Call]:
         """The next calls in the order they came, as many as make a good commit; none when it is over."""
@@ -250,6 +258,9 @@ class Writer:
         beside = self._checkpointer
         changed = self._session.connection.status(apsw.SQLITE_DBSTATUS_CACHE_WRITE, True)[0]
         self.figures.wal_pages += changed
+        self.figures.flush_failed = beside.failed
+        if beside.failed:
+            return
         if beside.log >= RESTART_PAGES and beside.idle.is_set():
             beside.log = 0
             self._restart_log()
@@ -270,6 +281,8 @@ class Writer:
             connection.set_busy_timeout(0)
             connection.wal_checkpoint(mode=mode)
             self.figures.wal_pages = 0
+        except apsw.BusyError:
+            self._checkpointer.flush()  # what was moved before the reader was met counts as moved
         except apsw.Error:
             # No harm done: the log keeps what it has, and the next checkpoint leads here again.
             return
