@@ -369,25 +369,25 @@ async def test_what_is_scheduled_follows_the_wall_clock_and_what_is_retried_does
     (given,) = await store.hand_over([mark(tried)], NOW)
     again = settlement(given, event="retry", state=State.RETRYING, due_at=NOW + 50, turn=NOW + 50)
     await store.settle([again], [], [], [], NOW)
-    behind = await store.promote(NOW + 49, 9, -400)
+    behind = await store.promote(NOW + 49, 9, lambda: -400)
     assert (behind.entries, behind.next_due) == ([], NOW + 50)
-    ahead = await store.promote(NOW + 20, 9, 470)
+    ahead = await store.promote(NOW + 20, 9, lambda: 470)
     assert (ahead.entries, ahead.next_due) == ([], NOW + 30)
-    due = await store.promote(NOW + 30, 9, 470)
+    due = await store.promote(NOW + 30, 9, lambda: 470)
     assert [(entry.id, entry.turn) for _, entry in due.entries] == [(scheduled.id, NOW + 30)]
     assert due.next_due == NOW + 50
     found = await one(store, scheduled.id)
     assert (found.state, found.due_at, found.turn) == (State.PENDING, NOW + 30, NOW + 30)
-    assert [entry.id for _, entry in (await store.promote(NOW + 50, 9, 470)).entries] == [tried.id]
+    assert [entry.id for _, entry in (await store.promote(NOW + 50, 9, lambda: 470)).entries] == [tried.id]
     assert (await one(store, tried.id)).due_at == NOW + 50
 
 
 async def test_messages_expire_by_the_wall_clock(store: Store) -> None:
     row = message(expires_at=NOW + 500)
     await store.add([row], [FLOW], NOW)
-    behind = await store.expire(NOW + 600, 9, -200)
+    behind = await store.expire(NOW + 600, 9, lambda: -200)
     assert (behind.ids, behind.next_expiry) == ([], NOW + 700)
-    assert (await store.expire(NOW + 30, 9, 470)).ids == [row.id]
+    assert (await store.expire(NOW + 30, 9, lambda: 470)).ids == [row.id]
     assert (await one(store, row.id)).finished_at == NOW + 30
 
 

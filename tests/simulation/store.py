@@ -25,6 +25,7 @@ from paceline.model.messages import (
     Settlement,
 )
 from paceline.stores.base import (
+    Ahead,
     Attempt,
     CopyFacts,
     Daily,
@@ -38,6 +39,7 @@ from paceline.stores.base import (
     Promoted,
     StoredMessage,
     Tally,
+    level,
 )
 from tests.simulation import reads
 from tests.simulation.tables import Tables
@@ -251,14 +253,16 @@ class SimulatedStore:
         answer: list[int] = await self._submit(Kind.SETTLE, len(settlements), write, settlements, notes)
         return answer
 
-    async def promote(self, now: int, most: int, ahead: int = 0) -> Promoted:
+    async def promote(self, now: int, most: int, ahead: Ahead = level) -> Promoted:
         """See `Store.promote`."""
-        answer: Promoted = await self._submit(Kind.PROMOTE, most, lambda t: t.promote(now, most, ahead), now)
+        answer: Promoted = await self._submit(
+            Kind.PROMOTE, most, lambda t: t.promote(now, most, ahead()), now
+        )
         return answer
 
-    async def expire(self, now: int, most: int, ahead: int = 0) -> Expired:
+    async def expire(self, now: int, most: int, ahead: Ahead = level) -> Expired:
         """See `Store.expire`."""
-        answer: Expired = await self._submit(Kind.EXPIRE, most, lambda t: t.expire(now, most, ahead), now)
+        answer: Expired = await self._submit(Kind.EXPIRE, most, lambda t: t.expire(now, most, ahead()), now)
         return answer
 
     async def revise(

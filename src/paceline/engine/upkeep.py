@@ -115,7 +115,7 @@ class Upkeep:
 
     async def _promote(self) -> int | None:
         while True:
-            promoted = await self._store.promote(self._clock.now(), SLICE, self._clock.ahead())
+            promoted = await self._store.promote(self._clock.now(), SLICE, self._clock.ahead)
             for number, entry in promoted.entries:
                 key = self._keys.get(number)
                 if key is None:
@@ -129,7 +129,7 @@ class Upkeep:
 
     async def _expire(self) -> int | None:
         while True:
-            expired = await self._store.expire(self._clock.now(), SLICE, self._clock.ahead())
+            expired = await self._store.expire(self._clock.now(), SLICE, self._clock.ahead)
             if expired.ids:
                 self._expired(await self._store.get(expired.ids))
             if len(expired.ids) < SLICE:

@@ -12,7 +12,7 @@ use the same name, and an account of one tenant may be shared with others. The s
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -221,6 +221,16 @@ class CopyFacts(msgspec.Struct, frozen=True, kw_only=True):
     documents: int
 
 
+Ahead = Callable[[], int]
+"""How many milliseconds the wall clock is ahead; asked, in any thread, when the write begins: what was added to the
+same commit may have been scheduled after a step that whoever asked for the write did not know of."""
+
+
+def level() -> int:
+    """The wall clock is not ahead."""
+    return 0
+
+
 class Store(Protocol):
     """What the engine asks of a store. Methods that write are durable when they return."""
 
@@ -259,17 +269,17 @@ class Store(Protocol):
         Answers the ids whose settlement no longer fitted (stale) and changed nothing.
         """
 
-    async def promote(self, now: int, most: int, ahead: int = 0) -> Promoted:
+    async def promote(self, now: int, most: int, ahead: Ahead = level) -> Promoted:
         """Turn up to `most` scheduled and retrying messages that are due into pending ones.
 
-        A scheduled one is due by the wall clock, which shows `now + ahead` milliseconds; with its promotion its
+        A scheduled one is due by the wall clock, which shows `now + ahead()` milliseconds; with its promotion its
         due moment and its turn are brought to the scale of `now`, on which all that stands in line is ordered.
         """
 
-    async def expire(self, now: int, most: int, ahead: int = 0) -> Expired:
+    async def expire(self, now: int, most: int, ahead: Ahead = level) -> Expired:
         """End, at `now`, up to `most` waiting messages whose `expires_at` has passed by the wall clock.
 
-        The wall clock shows `now + ahead` milliseconds.
+        The wall clock shows `now + ahead()` milliseconds.
         """
 
     async def flows(self) -> list[FlowState]:

@@ -31,6 +31,7 @@ from paceline.model.messages import (
 from paceline.model.states import ENDED
 from paceline.stores import sqlite_find, sqlite_writes
 from paceline.stores.base import (
+    Ahead,
     Attempt,
     CopyFacts,
     Daily,
@@ -44,6 +45,7 @@ from paceline.stores.base import (
     Promoted,
     StoredMessage,
     Tally,
+    level,
 )
 from paceline.stores.sqlite_copy import Mark as CopyMark
 from paceline.stores.sqlite_copy import copy_database, stand_back
@@ -119,14 +121,14 @@ class SqliteStore:
         )
         return answer
 
-    async def promote(self, now: int, most: int, ahead: int = 0) -> Promoted:
+    async def promote(self, now: int, most: int, ahead: Ahead = level) -> Promoted:
         """See `Store.promote`."""
         answer: Promoted = await self._writer.submit(
             Kind.PROMOTE, sqlite_writes.Moment(now, most, ahead), most
         )
         return answer
 
-    async def expire(self, now: int, most: int, ahead: int = 0) -> Expired:
+    async def expire(self, now: int, most: int, ahead: Ahead = level) -> Expired:
         """See `Store.expire`."""
         answer: Expired = await self._writer.submit(Kind.EXPIRE, sqlite_writes.Moment(now, most, ahead), most)
         return answer

@@ -21,7 +21,7 @@ from paceline.model.messages import (
     Revision,
     Settlement,
 )
-from paceline.stores.base import Expired, Promoted
+from paceline.stores.base import Ahead, Expired, Promoted
 from paceline.stores.sqlite_schema import Session
 
 _encoder = msgspec.json.Encoder()
@@ -92,11 +92,11 @@ class Revise(msgspec.Struct, frozen=True):
 
 
 class Moment(msgspec.Struct, frozen=True):
-    """A step of the clock: up to `most` messages at `now`, when the wall clock is `ahead` by so many ms."""
+    """A step of the clock: up to `most` messages at `now`, when the wall clock is ahead by what `ahead` tells."""
 
     now: int
     most: int
-    ahead: int = 0
+    ahead: Ahead
 
 
 class Other(msgspec.Struct, frozen=True):
@@ -194,13 +194,13 @@ def hand_over(_session: Session, calls: Sequence[HandOver]) -> Plan:
 
 def promote(_session: Session, calls: Sequence[Moment]) -> Plan:
     """Turn due messages into pending ones, one call after the other."""
-    works = [Work("promote", now=call.now, most=call.most, ahead=call.ahead) for call in calls]
+    works = [Work("promote", now=call.now, most=call.most, ahead=call.ahead()) for call in calls]
     return Plan(works, lambda texts: [_read_promoted(next(texts)) for _ in calls])
 
 
 def expire(_session: Session, calls: Sequence[Moment]) -> Plan:
     """End messages whose time passed, one call after the other."""
-    works = [Work("expire", now=call.now, most=call.most, ahead=call.ahead) for call in calls]
+    works = [Work("expire", now=call.now, most=call.most, ahead=call.ahead()) for call in calls]
     return Plan(works, lambda texts: [_read_expired(next(texts)) for _ in calls])
 
 
