@@ -181,9 +181,7 @@ class Referee(Watch):
                 if row.state == State.PENDING:
                     self.pace.eligible[row.id] = self.world.time.us
                 elif row.state == State.SCHEDULED:
-                    # Behind a commit under way, its own may hold the promotion that was asked for before a step.
-                    asked = self.world.time.us - 2 * self.node.disk.slowest_us
-                    self.scheduled[row.id] = (row.due_at, asked)
+                    self.scheduled[row.id] = (row.due_at, self.world.time.us)
 
     def _promoted(self, call: Call) -> None:
         for _, entry in call.answer.entries:

@@ -9,6 +9,7 @@ import msgspec
 import structlog
 
 from paceline.engine import dispatcher, messages, moves, recovery, upkeep
+from paceline.engine.loop_watch import LoopWatch
 from paceline.model.ids import to_text
 from paceline.model.messages import NOBODY
 from paceline.model.states import State
@@ -313,6 +314,8 @@ class Scenario:
 def _constants(world: World, knobs: plans.Knobs) -> Iterator[None]:
     """Constants of the product made small, and the reading of the machine's own clock."""
     small: list[tuple[Any, str, Any]] = [
+        # A thread in real time, which would outlive the crashes of its process and call into simulated loops.
+        (LoopWatch, "start", lambda _self, _loop: None),
         (moves, "boot_reading", lambda: (f"boot {world.boot}", EPOCH_MS + world.wall_us // 1000)),
         (dispatcher, "BATCH", knobs.batch), (agenda, "CHUNK", knobs.chunk), (agenda, "ASIDE", knobs.aside),
         (upkeep, "SLICE", knobs.slice), (upkeep, "CLEAN_EVERY_MS", 6 * 3_600_000), (recovery, "SLICE", knobs.slice), (messages, "CHUNK", knobs.slice),
