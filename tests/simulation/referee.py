@@ -306,7 +306,7 @@ class Referee(Watch):
         agenda = self.node.core.agenda
         prefetch = agenda.prefetch
         held = sum(len(flow.ready) for lane in agenda.lanes.values() for flow in lane.flows.values())
-        most = 2 * prefetch.budget + prefetch.LEAST * prefetch.flows + self._aside()
+        most = 2 * prefetch.budget + 2 * prefetch.LEAST * prefetch.flows + self._aside()
         if held > most:
             self.world.wrong(11, f"{held} entries are in memory, {most} are allowed")
         flying: dict[str, int] = {}

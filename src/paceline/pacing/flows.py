@@ -14,8 +14,8 @@ from paceline.pacing.gates import SharedGate
 class Prefetch:
     """How many entries of each flow are held in memory, so that all flows together stay within a budget.
 
-    Together they hold at most twice the budget plus LEAST for each flow: shares are cut down whenever they
-    have halved (`shrunk`), not at each new flow.
+    Together they hold at most twice the budget, or twice LEAST for each flow where that is more: a flow is cut down
+    when it has twice its share, and all are whenever the shares have halved (`shrunk`), not at each new flow.
     """
 
     __slots__ = ("_cut", "budget", "flows", "low", "size")
