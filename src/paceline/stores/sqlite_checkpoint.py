@@ -40,12 +40,16 @@ class Checkpointer:
     """
 
     def __init__(self, path: Path) -> None:
-        """Start the thread; its connections are opened in it."""
+        """Open two connections and start the thread.
+
+        Raises:
+            apsw.Error, OSError: the file cannot be opened.
+        """
         self.log = 0
         self.failed = False
         self.idle = threading.Event()
         self.idle.set()
-        self._path = path
+        self._mover, self._guard = _connect(path), _connect(path)
         # Closing any descriptor of the file would let go of SQLite's locks on it: this one stays until `close`.
         self._file = os.open(path, os.O_RDWR)
         self._asked = threading.Event()
@@ -79,7 +83,6 @@ class Checkpointer:
             self.failed = True
 
     def _work(self) -> None:
-        mover, guard = _connect(self._path), _connect(self._path)
         while True:
             self._asked.wait()
             self._asked.clear()
@@ -87,31 +90,31 @@ class Checkpointer:
                 break
             # What cannot be moved now stays in the log, safe, for the next time.
             with suppress(apsw.Error):
-                self.log = self._move(mover, guard)
+                self.log = self._move()
             self.idle.set()
-        mover.close()
-        guard.close()
+        self._mover.close()
+        self._guard.close()
 
-    def _move(self, mover: apsw.Connection, guard: apsw.Connection) -> int:
+    def _move(self) -> int:
         """Move the log; a long one again and again, until little is left that came meanwhile. Answers its length."""
-        log = self._pass(mover, guard)
+        log = self._pass()
         for _ in range(MOST_PASSES - 1):
             if log < RESTART_PAGES or self.failed:
                 break
-            before, log = log, self._pass(mover, guard)
+            before, log = log, self._pass()
             if log - before < REST_PAGES:
                 break
         return log
 
-    def _pass(self, mover: apsw.Connection, guard: apsw.Connection) -> int:
-        guard.execute("BEGIN")
+    def _pass(self) -> int:
+        self._guard.execute("BEGIN")
         try:
-            guard.execute(_SOMETHING).fetchall()  # from here on the log cannot begin anew
-            log, _ = mover.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            self._guard.execute(_SOMETHING).fetchall()  # from here on the log cannot begin anew
+            log, _ = self._mover.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
             self.flush()
         finally:
             if not self.failed:
-                guard.execute("ROLLBACK")
+                self._guard.execute("ROLLBACK")
         return log
 
 
