@@ -104,7 +104,7 @@ class World:
             moments = [loop.wakes_us for loop in self.loops]
             if events:
                 moments.append(events[0][0])
-            first = min(moments, default=until)
+            first = min(moments, default=until + 1)  # nobody is there: nothing happens until then
             self._same = 0
             if first > until:
                 time.us = until
