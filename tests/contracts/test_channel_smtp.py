@@ -51,22 +51,22 @@ def taken(*, refused: dict[str, str] | None = None, reply: str = "2.0.0 OK: queu
     return Accepted("4Xy7Q", result | ({"refused": refused} if refused else {}))
 
 
-CUT_BEFORE = Temporary("cut", "the connection was cut")
-SLOW_BEFORE = Temporary("timeout", "the server did not answer in time")
+CUT_BEFORE = Temporary("cut", "the connection was cut", up=False)
+SLOW_BEFORE = Temporary("timeout", "the server did not answer in time", up=False)
 
 FAULTS: list[tuple[str, Script, Outcome]] = [
     ("taken", Script(), taken()),
     ("greeting 421", Script(greeting="421 4.7.0 busy"), RateLimited(None, "account", "smtp-421-4.7.0", "421 4.7.0 busy")),
-    ("greeting 450", Script(greeting="450 later"), Temporary("smtp-450", "450 later")),
+    ("greeting 450", Script(greeting="450 later"), Temporary("smtp-450", "450 later", up=False)),
     ("greeting 554", Script(greeting="554 5.7.1 you are listed"), AccountStopped("smtp-554-5.7.1", "554 5.7.1 you are listed")),
-    ("cut for a greeting", Script(greeting=CUT), Temporary("connect", "no connection could be made")),
+    ("cut for a greeting", Script(greeting=CUT), Temporary("connect", "no connection could be made", up=False)),
     ("no greeting", Script(greeting=HANG), SLOW_BEFORE),
     ("cut for a hello", Script(hello=CUT), CUT_BEFORE),
     ("MAIL 421", Script(mail=["421 4.7.28 rate limited"]), RateLimited(None, "account", "smtp-421-4.7.28", "421 4.7.28 rate limited")),
     ("MAIL 450 4.7", Script(mail=["450 4.7.1 too fast"]), RateLimited(None, "account", "smtp-450-4.7.1", "450 4.7.1 too fast")),
     ("MAIL 451 4.7", Script(mail=["451 4.7.500 server busy"]), RateLimited(None, "account", "smtp-451-4.7.500", "451 4.7.500 server busy")),
     ("MAIL 454 4.7.0", Script(mail=["454 4.7.0 later"]), RateLimited(None, "account", "smtp-454-4.7.0", "454 4.7.0 later")),
-    ("MAIL 451", Script(mail=["451 4.3.0 disk"]), Temporary("smtp-451-4.3.0", "451 4.3.0 disk")),
+    ("MAIL 451", Script(mail=["451 4.3.0 disk"]), Temporary("smtp-451-4.3.0", "451 4.3.0 disk", up=True)),
     ("MAIL 530", Script(mail=["530 5.7.0 login first"]), AccountStopped("smtp-530-5.7.0", "530 5.7.0 login first")),
     ("MAIL 552", Script(mail=["552 5.3.4 too big"]), Permanent("smtp-552-5.3.4", "552 5.3.4 too big")),
     ("MAIL quota", Script(mail=["550 5.4.5 daily quota"]), RateLimited(None, "account", "smtp-550-5.4.5", "550 5.4.5 daily quota")),
@@ -74,22 +74,22 @@ FAULTS: list[tuple[str, Script, Outcome]] = [
     ("MAIL hang", Script(mail=[HANG]), SLOW_BEFORE),
     ("RCPT unknown", Script(rcpt={TO: "550 5.1.1 no such user"}), Permanent("smtp-550-5.1.1", "550 5.1.1 no such user")),
     ("RCPT without enhanced code", Script(rcpt={TO: "553 bad name"}), Permanent("smtp-553", "553 bad name")),
-    ("RCPT full", Script(rcpt={TO: "452 4.2.2 mailbox full"}), Temporary("smtp-452-4.2.2", "452 4.2.2 mailbox full")),
-    ("RCPT greylisted", Script(rcpt={TO: "451 4.7.1 Greylisted, try later"}), Temporary("smtp-451-4.7.1", "451 4.7.1 Greylisted, try later", 60_000)),
-    ("RCPT enhanced code of another class", Script(rcpt={TO: "450 5.1.1 odd"}), Temporary("smtp-450", "450 5.1.1 odd")),
+    ("RCPT full", Script(rcpt={TO: "452 4.2.2 mailbox full"}), Temporary("smtp-452-4.2.2", "452 4.2.2 mailbox full", up=True)),
+    ("RCPT greylisted", Script(rcpt={TO: "451 4.7.1 Greylisted, try later"}), Temporary("smtp-451-4.7.1", "451 4.7.1 Greylisted, try later", 60_000, up=True)),
+    ("RCPT enhanced code of another class", Script(rcpt={TO: "450 5.1.1 odd"}), Temporary("smtp-450", "450 5.1.1 odd", up=True)),
     ("RCPT 421", Script(rcpt={TO: "421 4.3.2 shutting down"}), RateLimited(None, "account", "smtp-421-4.3.2", "421 4.3.2 shutting down")),
     ("RCPT cut", Script(rcpt={TO: CUT}), CUT_BEFORE),
     ("RCPT hang", Script(rcpt={TO: HANG}), SLOW_BEFORE),
-    ("DATA 451", Script(data=["451 4.3.0 no"]), Temporary("smtp-451-4.3.0", "451 4.3.0 no")),
+    ("DATA 451", Script(data=["451 4.3.0 no"]), Temporary("smtp-451-4.3.0", "451 4.3.0 no", up=True)),
     ("DATA 554", Script(data=["554 5.5.1 no valid recipients"]), Permanent("smtp-554-5.5.1", "554 5.5.1 no valid recipients")),
     ("DATA cut", Script(data=[CUT]), CUT_BEFORE),
     ("DATA hang", Script(data=[HANG]), SLOW_BEFORE),
     ("after dot 250", Script(dot=["250 fine"]), Accepted("<0199c0ffee01@example.org>", {"message_id": "<0199c0ffee01@example.org>", "reply": "fine"})),
-    ("after dot 451", Script(dot=["451 4.3.0 later"]), Temporary("smtp-451-4.3.0", "451 4.3.0 later")),
+    ("after dot 451", Script(dot=["451 4.3.0 later"]), Temporary("smtp-451-4.3.0", "451 4.3.0 later", up=True)),
     ("after dot 554", Script(dot=["554 5.7.1 spam"]), Permanent("smtp-554-5.7.1", "554 5.7.1 spam")),
     ("after dot 421", Script(dot=["421 4.7.0 busy"]), RateLimited(None, "account", "smtp-421-4.7.0", "421 4.7.0 busy")),
-    ("after dot cut", Script(dot=[CUT]), Unknown("the mail was handed over, then: the connection was cut")),
-    ("after dot hang", Script(dot=[HANG]), Unknown("the mail was handed over, and no reply came in time")),
+    ("after dot cut", Script(dot=[CUT]), Unknown("the mail was handed over, then: the connection was cut", up=False)),
+    ("after dot hang", Script(dot=[HANG]), Unknown("the mail was handed over, and no reply came in time", up=False)),
 ]  # fmt: skip
 
 
@@ -153,7 +153,7 @@ async def test_senseless_replies(smtp: Smtp, lines: tuple[bytes, ...], kind: typ
 
 async def test_a_refused_connection_is_temporary(smtp: Smtp) -> None:
     outcome = await smtp.send(message(MAIL, TO), sender(await closed_port()), 5)
-    assert outcome == Temporary("connect", "no connection could be made")
+    assert outcome == Temporary("connect", "no connection could be made", up=False)
 
 
 async def test_some_recipients_refused(smtp: Smtp) -> None:
@@ -307,7 +307,7 @@ async def test_encryption(tmp_path: Path, *, implicit: bool) -> None:
     for context, verify, expected in (
         (client, True, taken()),
         (None, False, taken()),
-        (None, True, Temporary("tls", "no trusted TLS connection could be made")),
+        (None, True, Temporary("tls", "no trusted TLS connection could be made", up=False)),
     ):
         smtp = Smtp(context)
         peer = SmtpPeer(tls=server)

@@ -83,9 +83,9 @@ ANSWERS: list[tuple[str, Act, Outcome]] = [
         Reply(302, b"", {"Location": "http://10.0.0.1/"}),
         AccountStopped("telegram-302", "HTTP status 302"),
     ),
-    ("server error", answer(500), Temporary("telegram-500", "why")),
-    ("gateway in HTML", Reply(502, b"<html>"), Temporary("telegram-502", "HTTP status 502")),
-    ("away", Reply(503, b""), Temporary("telegram-503", "HTTP status 503")),
+    ("server error", answer(500), Temporary("telegram-500", "why", up=False)),
+    ("gateway in HTML", Reply(502, b"<html>"), Temporary("telegram-502", "HTTP status 502", up=False)),
+    ("away", Reply(503, b""), Temporary("telegram-503", "HTTP status 503", up=False)),
     ("away, with a figure", answer(503, retry_after=3), Temporary("telegram-503", "why", 3_000)),
     ("200 in HTML", Reply(200, b"<html>"), Unknown("the answer has status 200 but cannot be read")),
     ("200, empty", Reply(200, b""), Unknown("the answer has status 200 but cannot be read")),
@@ -96,8 +96,8 @@ ANSWERS: list[tuple[str, Act, Outcome]] = [
         Unknown("the answer has status 200 but cannot be read"),
     ),
     ("not HTTP", Raw(b"garbage\r\n\r\n"), Unknown("the answer is not valid HTTP")),
-    ("cut before the body", CutEarly(), Unknown("the connection was cut before an answer came")),
-    ("cut after the body", CutLate(), Unknown("the connection was cut before an answer came")),
+    ("cut before the body", CutEarly(), Unknown("the connection was cut before an answer came", up=False)),
+    ("cut after the body", CutLate(), Unknown("the connection was cut before an answer came", up=False)),
     (
         "token in the answer",
         answer(400, f"no /bot{TOKEN}/x\r\n\x1b[31m"),
@@ -162,7 +162,7 @@ async def test_requests(
 async def test_a_hanging_peer_leaves_the_outcome_unknown(bot: TelegramBot) -> None:
     async with HttpPeer(Hang()) as peer:
         outcome = await bot.send(message({"text": "hi"}, "77"), account(token=TOKEN, base_url=peer.url), 0.2)
-    assert outcome == Unknown("no answer came within 0.2 s")
+    assert outcome == Unknown("no answer came within 0.2 s", up=False)
 
 
 async def test_a_refused_connection_is_temporary(bot: TelegramBot) -> None:

@@ -42,6 +42,8 @@ def says(status: int, more: str = "") -> str:
     return f"the receiver answered with status {status}{more}"
 
 
+CUT = "the connection was cut before an answer came"
+
 # label, what the receiver does, outcome for a URL of the message, outcome for the URL of the account (None: same)
 ANSWERS: list[tuple[str, Act, Outcome, Outcome | None]] = [
     ("200", Reply(200, b'{"id":"r-1"}'), Accepted("r-1", {"status": 200}), None),
@@ -93,10 +95,15 @@ ANSWERS: list[tuple[str, Act, Outcome, Outcome | None]] = [
         RateLimited(1_000, "recipient", "http-503", says(503)),
         RateLimited(1_000, "account", "http-503", says(503)),
     ),
-    ("503", Reply(503), Temporary("http-503", says(503)), None),
-    ("500", Reply(500, b"<html>a secret of the receiver"), Temporary("http-500", says(500)), None),
-    ("408", Reply(408), Temporary("http-408", says(408)), None),
-    ("425", Reply(425), Temporary("http-425", says(425)), None),
+    ("503", Reply(503), Temporary("http-503", says(503)), Temporary("http-503", says(503), up=False)),
+    (
+        "500",
+        Reply(500, b"<html>a secret of the receiver"),
+        Temporary("http-500", says(500)),
+        Temporary("http-500", says(500), up=False),
+    ),
+    ("408", Reply(408), Temporary("http-408", says(408), up=True), None),
+    ("425", Reply(425), Temporary("http-425", says(425), up=True), None),
     ("401", Reply(401), Permanent("http-401", says(401)), AccountStopped("http-401", says(401))),
     ("403", Reply(403), Permanent("http-403", says(403)), AccountStopped("http-403", says(403))),
     ("410", Reply(410), Permanent("http-410", says(410)), AccountStopped("http-410", says(410))),
@@ -108,8 +115,8 @@ ANSWERS: list[tuple[str, Act, Outcome, Outcome | None]] = [
         Permanent("http-307", says(307, "; redirects are not followed")),
         None,
     ),
-    ("cut before the body", CutEarly(), Unknown("the connection was cut before an answer came"), None),
-    ("cut after the body", CutLate(), Unknown("the connection was cut before an answer came"), None),
+    ("cut before the body", CutEarly(), Unknown(CUT), Unknown(CUT, up=False)),
+    ("cut after the body", CutLate(), Unknown(CUT), Unknown(CUT, up=False)),
     ("not HTTP", Raw(b"220 mail ready\r\n\r\n"), Unknown("the answer is not valid HTTP"), None),
 ]
 

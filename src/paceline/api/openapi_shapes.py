@@ -203,11 +203,13 @@ SHAPES: Final[dict[str, Schema]] = {
         "limits": _LIMITS, "interval": {**_DURATION, "description": "Least time between two sends."},
         "jitter": real("Random part of the interval.", minimum=0, maximum=1), "concurrency": number(minimum=1),
         "quota": anything('`{"day":1000,"zone":"Asia/Shanghai"}`, or by `month`.'), "pool": text(),
+        "circuit": anything('`{"after":5,"pause":"1s","at_most":"60s"}`: after so many failures in a row that say that the '
+                            'provider is down, one message is tried after a pause that doubles. null: never.'),
         "enabled": yes(),
     }, "channel"),
     "Account": shape("An account with its live status.", {
         "name": text(), "channel": text(), "settings": anything("Without secrets."), "limits": _LIMITS,
-        "interval": maybe(text(), "A duration, such as `2s`."), "jitter": maybe(real()), "concurrency": number(), "quota": maybe(anything()),
+        "interval": maybe(text(), "A duration, such as `2s`."), "jitter": maybe(real()), "concurrency": number(), "quota": maybe(anything()), "circuit": maybe(anything()),
         "pool": text(), "enabled": yes(),
         "state": text(enum=["ready", "limited", "flooded", "paused", "unhealthy", "over-quota"]),
         "until": maybe(_MOMENT), "reasons": many(ref("Reason")), "waiting": number(),

@@ -51,6 +51,7 @@ UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 LONGEST_WAIT_MS: Final = 36_500 * 86_400_000
 """A century: longer waits are told as this long. How much of a wait is waited is decided elsewhere."""
 
+_OUT_OF_REACH: Final = frozenset({"dns", "connect", "connect-timeout", "tls"})
 _NEVER_CEIL: Final = 1e9  # aiohttp rounds time-outs up to whole seconds from here on: past our deadline
 _SECONDS = re.compile(r"\s*([0-9]{1,18})(?:\.[0-9]*)?\s*", re.ASCII)
 
@@ -83,6 +84,11 @@ class NotSentError(Exception):
         self.code = code
         self.text = text
 
+    @property
+    def up(self) -> bool | None:
+        """As in `Temporary`: the peer is out of reach, or we did not even try."""
+        return False if self.code in _OUT_OF_REACH else None
+
 
 class RefusedAddressError(NotSentError):
     """The host leads to an address that requests may not reach."""
@@ -99,10 +105,11 @@ class RefusedAddressError(NotSentError):
 class MaybeSentError(Exception):
     """The request was written, at least in part, and no answer came: the peer may have acted."""
 
-    def __init__(self, text: str) -> None:
-        """Keep the text for the outcome."""
+    def __init__(self, text: str, *, up: bool | None = False) -> None:
+        """Keep the text and what it tells of the peer for the outcome, see `Unknown`."""
         super().__init__(text)
         self.text = text
+        self.up = up
 
 
 class _RefusedSocketError(OSError):
@@ -168,9 +175,9 @@ class HttpClient:
         try:
             await self.head(URL(url).origin().with_path("/"), within)
         except NotSentError as error:
-            return Temporary(error.code, error.text)
+            return Temporary(error.code, error.text, up=error.up)
         except MaybeSentError as error:
-            return Temporary("no-answer", error.text)
+            return Temporary("no-answer", error.text, up=error.up)
         except ValueError:
             return Temporary("url", "the URL is not valid")
         return Accepted()
@@ -209,7 +216,7 @@ class HttpClient:
         except TimeoutError:
             raise MaybeSentError(f"no answer came within {within:g} s") from None
         except aiohttp.ClientResponseError:
-            raise MaybeSentError("the answer is not valid HTTP") from None
+            raise MaybeSentError("the answer is not valid HTTP", up=None) from None
         except (aiohttp.ClientError, OSError):
             raise MaybeSentError("the connection was cut before an answer came") from None
         return await _read(response)

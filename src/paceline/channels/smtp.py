@@ -124,7 +124,7 @@ class Smtp(Channel):
                 await session.open()
                 await session.quit()
         except TimeoutError:
-            return Temporary("timeout", "the server did not answer in time")
+            return Temporary("timeout", "the server did not answer in time", up=False)
         except (RefusedError, BrokenError, NotOfferedError) as error:
             return _failed(error, account)
         finally:
@@ -187,8 +187,11 @@ class _Dialogue:
 
     def timed_out(self) -> Outcome:
         if self.session is not None and self.session.phase is Phase.AFTER_DOT:
-            return Unknown("the mail was handed over, and no reply came in time")
-        return Temporary("timeout", "the server did not answer in time")
+            return Unknown("the mail was handed over, and no reply came in time", up=False)
+        # Without a session its time went by here, before the server was asked at all.
+        return Temporary(
+            "timeout", "the server did not answer in time", up=None if self.session is None else False
+        )
 
 
 async def _build(message: Outgoing, default_from: str) -> Mail:
@@ -227,8 +230,8 @@ def _failed(error: Exception, account: SendingAccount) -> Outcome:
         return AccountStopped(error.code, error.text)
     if isinstance(error, BrokenError):
         if error.written:
-            return Unknown(f"the mail was handed over, then: {error.text}")
-        return Temporary(error.code, error.text)
+            return Unknown(f"the mail was handed over, then: {error.text}", up=error.up)
+        return Temporary(error.code, error.text, up=error.up)
     raise error
 
 

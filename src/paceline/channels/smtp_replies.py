@@ -34,7 +34,7 @@ def _limited(code: str, text: str) -> Outcome:
 
 
 def _greylisted(code: str, text: str) -> Outcome:
-    return Temporary(code, text, GREYLIST_WAIT_MS)
+    return Temporary(code, text, GREYLIST_WAIT_MS, up=True)
 
 
 # The first row that fits decides: code, enhanced code (a part ending in a dot fits what begins so; empty fits
@@ -84,7 +84,9 @@ def read_reply(phase: Phase, code: int, text: str, secrets: Iterable[str] = ()) 
         if str(code).startswith(wanted) and (
             detail.startswith(part) if part[-1:] in ("", ".") else detail == part
         ):
-            return outcome(name, line)
+            made = outcome(name, line)
+            # Before a mail is named, 'later' is about the whole service; after that, about this mail.
+            return Temporary(name, line, up=phase >= Phase.MAIL) if isinstance(made, Temporary) else made
     raise AssertionError("the table ends in a row for every code")
 
 

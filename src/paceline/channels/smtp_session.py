@@ -51,6 +51,11 @@ class BrokenError(Exception):
         self.text = text
         self.written = written
 
+    @property
+    def up(self) -> bool | None:
+        """As in `Temporary`: no link, no answer; a dialogue that makes no sense tells nothing."""
+        return None if self.code == "smtp" else False
+
 
 class NotOfferedError(Exception):
     """The server lacks what the account's settings or the mail ask for."""

@@ -161,9 +161,9 @@ class TelegramBot(Channel):
         except RefusedAddressError as error:
             return AccountStopped(error.code, error.text)
         except NotSentError as error:
-            return Temporary(error.code, error.text)
+            return Temporary(error.code, error.text, up=error.up)
         except MaybeSentError as error:
-            return Unknown(error.text)
+            return Unknown(error.text, up=error.up)
         return read_answer(answer, (token, token.partition(":")[2]))
 
 
@@ -200,7 +200,8 @@ def read_answer(answer: Answer, secrets: tuple[str, ...] = ()) -> Outcome:
     if 400 <= code < 500:
         return Permanent(name, text)
     if code >= 500:
-        return Temporary(name, text, wait)
+        # With a figure it speaks for itself, and is waited for as it says.
+        return Temporary(name, text, wait, up=False if wait is None else None)
     return Unknown(text, name)
 
 

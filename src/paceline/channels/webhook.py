@@ -36,6 +36,7 @@ from paceline.model.outcomes import (
 _LARGEST_TEXT: Final = 1_000_000
 _LONGEST_SECRET: Final = 1024
 _TEMPORARY: Final = frozenset({408, 425})
+_DOWN: Final = frozenset({500, 502, 503, 504})
 _STOPPING: Final = frozenset({401, 403, 410})
 _FIELDS: Final = ("subject", "text", "html")
 _encode = msgspec.json.Encoder().encode
@@ -137,9 +138,9 @@ class Webhook(Channel):
         except NotSentError as error:
             if error.code == "url":
                 return Permanent(error.code, error.text)
-            return Temporary(error.code, error.text)
+            return Temporary(error.code, error.text, up=error.up if own else None)
         except MaybeSentError as error:
-            return Unknown(error.text)
+            return Unknown(error.text, up=error.up if own else None)
         return read_answer(answer, own, self._now_ms())
 
     def _headers(
@@ -181,7 +182,9 @@ def read_answer(answer: Answer, own: bool, now_ms: int) -> Outcome:
     if status == 429 or wait is not None:
         return RateLimited(wait, "account" if own else "recipient", name, text)
     if status >= 500 or status in _TEMPORARY:
-        return Temporary(name, text)
+        # Where each message names its own URL, one receiver tells nothing of the others.
+        down = own and status in _DOWN
+        return Temporary(name, text, up=False if down else True if status in _TEMPORARY else None)
     if status in _STOPPING and own:
         return AccountStopped(name, text)
     if 300 <= status < 400:

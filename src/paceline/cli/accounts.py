@@ -28,7 +28,7 @@ _EXAMPLE: Final = """Examples:
     --set password=@password.txt --limit 20/min --limit 200/h
   paceline accounts set news --limit 10/min --limit 100/h"""
 _FIELDS: Final = (
-    "channel", "settings", "limits", "interval", "jitter", "concurrency", "quota", "pool", "enabled", "shared"
+    "channel", "settings", "limits", "interval", "jitter", "concurrency", "quota", "circuit", "pool", "enabled", "shared"
 )  # fmt: skip
 _NO_LIMIT: Final = "none"
 
@@ -98,7 +98,12 @@ def _as_it_is(server: Server, name: str, channel: str | None) -> dict[str, Any]:
         return {}
     if channel not in {None, old["channel"]}:
         return {}
-    return {field: old[field] for field in _FIELDS if old.get(field) is not None}
+    # Of these only the circuit knows null and absent apart.
+    return {
+        field: old[field]
+        for field in _FIELDS
+        if field in old and (old[field] is not None or field == "circuit")
+    }
 
 
 @app.command(name="list", sort_key=1)

@@ -9,7 +9,7 @@ import msgspec
 from paceline.channels.base import Channel, Setting
 from paceline.engine.secrets import Vault
 from paceline.model import checks
-from paceline.model.accounts import DEFAULT_POOL, AccountSpec, QuotaSpec
+from paceline.model.accounts import DEFAULT_POOL, AccountSpec, CircuitSpec, QuotaSpec
 from paceline.model.durations import format_duration, parse_duration
 from paceline.model.errors import InvalidError, Problem
 from paceline.model.limits import Limit, parse_limit
@@ -26,12 +26,15 @@ FIELDS = (
     "jitter",
     "concurrency",
     "quota",
+    "circuit",
     "pool",
     "enabled",
     "shared",
 )
 MAX_LIMITS = 20
 MAX_CONCURRENCY = 10_000
+MAX_PAUSE_MS = 3_600_000
+"""The longest pause before a provider that is down is asked again."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -65,6 +68,7 @@ class AccountReader:
             jitter=take("jitter", lambda v: checks.check_number(v, 0, 10), 0.0),
             concurrency=take("concurrency", lambda v: checks.check_integer(v, 1, MAX_CONCURRENCY), 1),
             quota=_quota(body.get("quota"), problems),
+            circuit=_circuit(body["circuit"], problems) if "circuit" in body else CircuitSpec(),
             pool=take("pool", checks.check_name, DEFAULT_POOL),
             enabled=take("enabled", checks.check_boolean, True),
             paused=old.paused if old else False,
@@ -174,6 +178,30 @@ def _quota(given: object, problems: list[Problem]) -> QuotaSpec | None:
     return spec
 
 
+def _circuit(given: object, problems: list[Problem]) -> CircuitSpec | None:
+    """Null turns it off."""
+    if given is None:
+        return None
+    if not isinstance(given, dict):
+        problems.append(Problem("/circuit", 'must be null or an object like {"after": 5, "at_most": "60s"}'))
+        return None
+    found = [
+        Problem("/circuit" + at, what)
+        for at, what in checks.unknown_fields(given, ("after", "pause", "at_most"))
+    ]
+    take, usual = _taker(given, found, "/circuit"), CircuitSpec()
+    pause = lambda v: parse_duration(v, least=100, most=MAX_PAUSE_MS)  # noqa: E731 - used twice, right here
+    spec = CircuitSpec(
+        take("after", lambda v: checks.check_integer(v, 1, 1000), usual.after),
+        take("pause", pause, usual.pause_ms),
+        take("at_most", pause, usual.most_ms),
+    )
+    if spec.pause_ms > spec.most_ms and not found:
+        found.append(Problem("/circuit/pause", "must not be longer than at_most"))
+    problems += found
+    return spec
+
+
 def _zone(value: object) -> str:
     text = checks.check_label(value, 64)
     try:
@@ -231,7 +259,7 @@ def from_document(document: Document, channels: Mapping[str, Channel], vault: Va
 def account_view(spec: AccountSpec, channel: Channel | None) -> dict[str, Any]:
     """The configuration as JSON; a secret that is set shows as asterisks."""
     hidden = {s.name for s in channel.settings if s.secret} if channel else set(spec.settings)
-    quota = spec.quota
+    quota, circuit = spec.quota, spec.circuit
     return {
         "name": spec.name,
         "tenant": spec.owner,
@@ -242,6 +270,13 @@ def account_view(spec: AccountSpec, channel: Channel | None) -> dict[str, Any]:
         "jitter": spec.jitter,
         "concurrency": spec.concurrency,
         "quota": {"day": quota.day, "month": quota.month, "zone": quota.zone} if quota else None,
+        "circuit": None
+        if circuit is None
+        else {
+            "after": circuit.after,
+            "pause": format_duration(circuit.pause_ms),
+            "at_most": format_duration(circuit.most_ms),
+        },
         "pool": spec.pool,
         "enabled": spec.enabled,
         "shared": spec.shared,

@@ -98,8 +98,16 @@ class Accounts:
         """New settings may mend what the provider refused: let it try again."""
         channel = self._core.directory.channels[spec.channel]
         await channel.forget(SendingAccount(spec.owner, spec.name, spec.settings))
+        self._hasten(spec, gate)
         if gate.stopped:
             await self._clear_stop(spec, gate)
+
+    def _hasten(self, spec: AccountSpec, gate: Account) -> None:
+        """Somebody says that it may work again: find out at once."""
+        if gate.circuit is not None and gate.rule is not None:
+            gate.circuit.hasten(self._core.clock.now(), gate.rule)
+            self._core.agenda.touched(self._core.agenda.lane(spec.lane), gate)
+            self._core.dispatcher.wake()
 
     async def _clear_stop(self, spec: AccountSpec, gate: Account) -> None:
         await self._core.store.settle((), [AccountNote(spec.id, stopped="")], (), (), self._core.clock.now())
@@ -227,6 +235,8 @@ class Accounts:
             gate = core.gates.account(spec.id)
             if gate is not None:
                 core.gates.apply_pause(gate, spec)
+                if not paused:
+                    self._hasten(spec, gate)
                 if not paused and gate.stopped:
                     await self._clear_stop(spec, gate)
                 core.agenda.touched(core.agenda.lane(spec.lane), gate)
@@ -254,6 +264,8 @@ class Accounts:
             }
         gate = core.gates.account(spec.id)
         if isinstance(outcome, Accepted):
+            if gate is not None:
+                self._hasten(spec, gate)
             if gate is not None and gate.stopped:
                 await self._clear_stop(spec, gate)
                 core.dispatcher.wake()
@@ -289,9 +301,11 @@ def _state(gate: Account, spec: AccountSpec, reasons: list[forecast.Reason]) -> 
     kinds = {reason.kind for reason in reasons}
     for kind, state in (
         ("stopped", "unhealthy"),
+        ("circuit-open", "unhealthy"),
         ("flood-wait", "flooded"),
         ("quota", "over-quota"),
         ("limit", "limited"),
+        ("slow-start", "limited"),
     ):
         if kind in kinds:
             return state

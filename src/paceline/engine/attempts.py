@@ -16,8 +16,10 @@ from paceline.model.backoff import Backoff, parse_backoff
 from paceline.model.ids import to_text
 from paceline.model.messages import HandedOver
 from paceline.model.outcomes import Accepted, Outcome, Temporary, Unknown
-from paceline.pacing.lane import Release
-from paceline.pacing.settle import LONGEST_WAIT_MS, Policy, Verdict, accept, settle
+from paceline.pacing import circuit
+from paceline.pacing.circuit import Circuit
+from paceline.pacing.lane import Account, Release
+from paceline.pacing.settle import LONGEST_WAIT_MS, Policy, Verdict, accept, settle, spare
 
 PATIENCE_S = 2.0
 """How much longer than its deadline a call may take before it is cut off from outside."""
@@ -52,6 +54,7 @@ class Attempts:
         self.longest_wait_ms = LONGEST_WAIT_MS
         self._senders: dict[str, tuple[object, SendingAccount]] = {}
         self._policies: dict[tuple[str | None, str, str, str | None], Policy] = {}
+        self.turned: Callable[[HandedOver, Account, Circuit | None], None] = lambda *_: None
         self.progress: Callable[[HandedOver, float, str], None] = lambda _message, _percent, _step: None
 
     def __len__(self) -> int:
@@ -89,12 +92,37 @@ class Attempts:
             self._tasks.pop(message.id, None)
         finished = max(started, self._clock.ceiling())
         if isinstance(outcome, Accepted):
+            if release.account.circuit is not None:
+                self._is_open(message, release, outcome, finished)
             verdict = accept(message, outcome, started, finished)
         else:
-            verdict = settle(
-                self._on_our_scale(message), outcome, started, finished, self._policy(message), self._chance
-            )
+            verdict = self._verdict(message, release, outcome, started, finished)
         over(Ended(message, release, outcome, verdict, started, finished))
+
+    def _verdict(
+        self, message: HandedOver, release: Release, outcome: Outcome, started: int, finished: int
+    ) -> Verdict:
+        policy = self._policy(message)
+        if self._is_open(message, release, outcome, finished):
+            spared = spare(message, outcome, started, finished, policy)
+            if spared is not None:
+                return spared
+        return settle(self._on_our_scale(message), outcome, started, finished, policy, self._chance)
+
+    def _is_open(self, message: HandedOver, release: Release, outcome: Outcome, at: int) -> bool:
+        """Tell the account's circuit how a call ended; whether it is open now."""
+        account = release.account
+        known, rule = account.circuit, account.rule
+        if rule is None:
+            return False
+        made = circuit.ended(
+            known, outcome, at, rule, account.concurrency, self._chance,
+            trial=known is not None and release.trial is known,
+        )  # fmt: skip
+        if made is not known:
+            account.circuit = made
+            self.turned(message, account, known)
+        return made is not None and made.is_open
 
     async def _call(self, message: HandedOver) -> Outcome:
         channel = self._directory.channels.get(message.channel)

@@ -28,6 +28,8 @@ from paceline.model.ids import IdMaker, to_text
 from paceline.model.messages import Entry, FlowKey, HandedOver, NewMessage, Settlement
 from paceline.model.states import State
 from paceline.pacing.agenda import Agenda
+from paceline.pacing.circuit import Circuit
+from paceline.pacing.lane import Account
 from paceline.pacing.scopes import Scopes
 from paceline.pacing.settle import LONGEST_WAIT_MS
 from paceline.stores.base import Store, StoredMessage
@@ -89,6 +91,7 @@ class Core:
         self.threads: ThreadPool | None = None
         self.progress: OrderedDict[int, dict[str, Any]] = OrderedDict()
         self.attempts.progress = self._progress
+        self.attempts.turned = self._turned
         self.dispatcher.when_due = self._due
         self.dispatcher.when_new = self.arrived
         self.dispatcher.key_of = self.gates.keys.get
@@ -127,6 +130,19 @@ class Core:
             if row.due_at <= (row.finished_at or 0):  # it was due, so it stood in line
                 self.dispatcher.pending[row.flow] = max(0, self.dispatcher.pending[row.flow] - 1)
             self.happenings.ended(row.id, State.EXPIRED, row.tenant, row.queue, row.account or row.sender)
+
+    def _turned(self, message: HandedOver, account: Account, before: Circuit | None) -> None:
+        """A run of failures began or ended, or the account's circuit opened or closed: the latter is told."""
+        circuit = account.circuit
+        opened = circuit is not None and circuit.is_open
+        was_open = before is not None and before.is_open
+        if opened or was_open:
+            self.happenings.turned(account.id, message.tenant, circuit if opened else None)
+        if opened is not was_open:
+            code = circuit.code if circuit is not None else None
+            log.warning(
+                "provider is down" if opened else "provider is up again", account=account.id, code=code
+            )
 
     def _progress(self, message: HandedOver, percent: float, step: str) -> None:
         bounded = max(0.0, min(100.0, float(percent)))

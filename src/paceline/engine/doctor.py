@@ -59,6 +59,7 @@ CHECKS = (
     Row("scheduler", doctor_sending.scheduler, running=True),
     Row("refused accounts", doctor_sending.refused),
     Row("flood waits", doctor_sending.flooded),
+    Row("open circuits", doctor_sending.down, running=True),
     Row("paused", doctor_sending.paused),
     Row("limits", doctor_sending.limits),
     Row("concurrency", doctor_sending.concurrency),

@@ -60,6 +60,20 @@ async def flooded(patient: Patient) -> Said:
     return passed("no provider asked to wait")
 
 
+async def down(patient: Patient) -> Said:
+    """Accounts that rest because their provider is down."""
+    gates = ((id_, patient.core.gates.account(id_)) for id_ in patient.core.directory.accounts)
+    found = [
+        f"{id_} ({gate.circuit.code})"
+        for id_, gate in gates
+        if gate is not None and gate.circuit is not None and gate.circuit.is_probing
+    ]
+    if found:
+        advice = "They go on by themselves once it is back; if the address is wrong, correct the account's settings."
+        return warned(few(found), advice)
+    return passed("no provider was found down")
+
+
 async def paused(patient: Patient) -> Said:
     """Queues and accounts that a person paused."""
     directory = patient.core.directory

@@ -84,6 +84,9 @@ class Gates:
         # From here on endings reach the new windows themselves; the journal tells of those before.
         self._since[spec.id] = self._clock.ceiling()
         gate.concurrency = spec.concurrency
+        gate.rule = spec.circuit
+        if spec.circuit is None:
+            gate.circuit = None
         self.apply_pause(gate, spec)
         windows: list[Window] = [Window(limit) for limit in spec.limits]
         if spec.interval_ms:

@@ -11,6 +11,7 @@ from paceline.engine.figures import Figures
 from paceline.model.ids import to_text
 from paceline.model.messages import AccountNote, HandedOver, NewMessage
 from paceline.model.states import State
+from paceline.pacing.circuit import Circuit
 
 M = TypeVar("M", NewMessage, HandedOver)
 
@@ -58,6 +59,24 @@ class Happenings:
 
     def _noted(self, message: HandedOver, note: AccountNote) -> None:
         self.bus.publish("account-status", _note(note), tenant=message.tenant, account=note.account)
+
+    def turned(self, account: str, tenant: str, circuit: Circuit | None) -> None:
+        """The circuit of an account opened (again), or closed (None)."""
+        self.figures.circuits[account] += circuit is not None
+        data: dict[str, Any] = {
+            "account": account.partition("/")[2],
+            "until_ms": None,
+            "stopped": None,
+            "state": "ready",
+        }
+        if circuit is not None:
+            data |= {
+                "until_ms": circuit.until,
+                "state": "unhealthy",
+                "reason": "circuit-open",
+                "code": circuit.code,
+            }
+        self.bus.publish("account-status", data, tenant=tenant, account=account)
 
     def ended(self, id_: int, state: State, tenant: str, queue: str, account: str) -> None:
         """A message ended without a call: cancelled, expired, settled by hand."""

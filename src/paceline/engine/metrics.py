@@ -7,7 +7,7 @@ is therefore as old as the scrape before.
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import accumulate
 from typing import Any
 
@@ -96,7 +96,9 @@ class Metrics(Collector):
         yield self._messages(named)
         yield self._depth(named)
         yield from self._durations(named)
-        yield self._floods()
+        figures = self._core.figures
+        yield self._by_account("flood_waits", "Times that a provider said to wait", figures.floods)
+        yield self._by_account("circuit_openings", "Times that a provider was found down", figures.circuits)
         yield self._accounts()
         yield from self._store()
         yield from self._threads()
@@ -154,13 +156,12 @@ class Metrics(Collector):
                 family.add_metric((queue,), _buckets(histograms), sum(h.sum for h in histograms) / 1000)
             yield family
 
-    def _floods(self) -> Metric:
-        floods = self._core.figures.floods
-        text = "Times that a provider said to wait"
+    def _by_account(self, what: str, text: str, counts: Mapping[str, int]) -> Metric:
+        name = f"paceline_account_{what}"
         if len(self._core.directory.accounts) > MOST_ACCOUNTS:
-            return CounterMetricFamily("paceline_account_flood_waits", text, value=sum(floods.values()))
-        family = CounterMetricFamily("paceline_account_flood_waits", text, labels=("tenant", "account"))
-        for account, count in floods.items():
+            return CounterMetricFamily(name, text, value=sum(counts.values()))
+        family = CounterMetricFamily(name, text, labels=("tenant", "account"))
+        for account, count in counts.items():
             if account in self._core.directory.accounts:
                 tenant, _, name = account.partition("/")
                 family.add_metric((tenant, name), count)
@@ -173,7 +174,7 @@ class Metrics(Collector):
             gate = core.gates.account(id_)
             if gate is None or gate.paused:
                 states["paused"] += 1
-            elif gate.stopped:
+            elif gate.stopped or (gate.circuit is not None and gate.circuit.is_probing):
                 states["unhealthy"] += 1
             else:
                 states["flooded" if gate.blocked_until > now else "ready"] += 1

@@ -22,10 +22,22 @@ class QuotaSpec(msgspec.Struct, frozen=True):
     zone: str = "UTC"
 
 
+class CircuitSpec(msgspec.Struct, frozen=True):
+    """When to stop sending because the provider is down: `after` so many failures in a row.
+
+    Then one message is tried after a pause of `pause_ms`, which doubles with each failure up to `most_ms`.
+    """
+
+    after: int = 5
+    pause_ms: int = 1000
+    most_ms: int = 60_000
+
+
 class AccountSpec(msgspec.Struct, frozen=True, kw_only=True):
     """One sending identity. `settings` are the channel's, secrets decrypted; times in milliseconds.
 
-    `concurrency` calls may be under way at once; None for any number. `shared` lets other tenants use it.
+    `concurrency` calls may be under way at once; None for any number. `shared` lets other tenants use it. Without a
+    `circuit` it goes on sending while its provider is down.
     """
 
     owner: str
@@ -37,6 +49,7 @@ class AccountSpec(msgspec.Struct, frozen=True, kw_only=True):
     jitter: float = 0.0
     concurrency: int | None = 1
     quota: QuotaSpec | None = None
+    circuit: CircuitSpec | None = CircuitSpec()
     pool: str = DEFAULT_POOL
     enabled: bool = True
     paused: bool = False

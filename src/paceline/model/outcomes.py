@@ -33,12 +33,16 @@ class Temporary(msgspec.Struct, frozen=True, gc=False):
 
     `wait_ms` is the provider's own advice when to try again, if it gave one. `counts` is False where nothing was
     tried because this process lacks what it takes: the message is held, and loses no attempt by it.
+
+    `up` is what it tells of the provider: False where that is down for every message of the account (no connection,
+    no answer, an error of the service as a whole), True where it is there, None where nobody can tell.
     """
 
     code: str
     text: str
     wait_ms: int | None = None
     counts: bool = True
+    up: bool | None = None
 
 
 class Permanent(msgspec.Struct, frozen=True, gc=False):
@@ -64,10 +68,14 @@ class Moved(msgspec.Struct, frozen=True, gc=False):
 
 
 class Unknown(msgspec.Struct, frozen=True, gc=False):
-    """The message may have been taken: the link was cut, or time ran out, after it was handed over."""
+    """The message may have been taken: the link was cut, or time ran out, after it was handed over.
+
+    `up` as in `Temporary`.
+    """
 
     text: str
     code: str = "unknown"
+    up: bool | None = None
 
 
 Outcome = Accepted | RateLimited | Temporary | Permanent | AccountStopped | Moved | Unknown

@@ -221,6 +221,8 @@ class Agenda:
         release = self.out.pop(message, None)
         if release is not None:
             release.account.finish(at, spent=spent)
+            if release.trial is not None:
+                release.trial.over()
             for gate in release.gates:
                 gate.finish(at, spent=spent)
             self._stir(release)
@@ -230,6 +232,9 @@ class Agenda:
         """Whether what was released may not begin after all: somebody or a provider has closed its way since."""
         account = release.account
         if account.blocked_until > now or account.paused or account.stopped:
+            return True
+        circuit = account.circuit
+        if circuit is not None and circuit.is_open and circuit is not release.trial:
             return True
         for gate in release.gates:
             if gate.paused or gate.blocked_until > now:
@@ -246,6 +251,8 @@ class Agenda:
 
     def _free(self, release: Release) -> None:
         release.account.withdraw()
+        if release.trial is not None:
+            release.trial.over()
         for gate in release.gates:
             gate.withdraw()
         self._stir(release)

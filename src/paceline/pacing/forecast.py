@@ -6,6 +6,7 @@ import msgspec
 
 from paceline.model.checks import print_time
 from paceline.model.messages import NOBODY
+from paceline.pacing.circuit import Circuit
 from paceline.pacing.flows import Flow
 from paceline.pacing.gates import Gate, SharedGate
 from paceline.pacing.lane import Account, Lane
@@ -98,6 +99,8 @@ def gate_reasons(gate: Gate, now: int) -> list[Reason]:
         if gate.asked_until > gate.blocked_until:
             text += f" until {print_time(gate.asked_until)}; no wait is longer than longest_wait"
         found.append(Reason("flood-wait", text, gate.blocked_until))
+    if isinstance(gate, Account) and gate.circuit is not None:
+        found += _circuit_reasons(gate, gate.circuit, now)
     found += [_window_reason(gate, w, opens) for w in gate.windows if (opens := w.opens(now)) > now]
     found += [
         Reason("quota", f"{gate.label} has used its {q.maximum} of this {q.period}", opens)
@@ -109,6 +112,19 @@ def gate_reasons(gate: Gate, now: int) -> list[Reason]:
             Reason("concurrency", f"{gate.label} has {gate.flying} of {gate.concurrency} calls under way")
         )
     return found
+
+
+def _circuit_reasons(gate: Account, circuit: Circuit, now: int) -> list[Reason]:
+    opens = circuit.opens()
+    if opens <= now:
+        return []
+    why = f"{gate.label} found its provider down ({circuit.code})"
+    if not circuit.is_probing:
+        text = f"{why} and starts slowly: {circuit.flying} of {circuit.allowed} calls under way"
+        return [Reason("slow-start", text)]
+    if opens == NEVER:
+        return [Reason("circuit-open", f"{why} and tries one message")]
+    return [Reason("circuit-open", f"{why} and rests", opens)]
 
 
 def _window_reason(gate: Gate, window: Window, opens: int) -> Reason:

@@ -72,6 +72,11 @@ class Gate:
                 moment = opens
         return moment
 
+    @property
+    def rests_until(self) -> int:
+        """Nothing goes before, whatever the windows say; 0 for no such moment."""
+        return self.blocked_until
+
     def room(self, now: int) -> int:
         """How many sends may start at `now`; a large number where nothing counts them."""
         if self.opens(now) > now:

@@ -13,7 +13,9 @@ from typing import Protocol
 
 import msgspec
 
+from paceline.model.accounts import CircuitSpec
 from paceline.model.messages import NOBODY, Entry
+from paceline.pacing.circuit import Circuit
 from paceline.pacing.flows import Flow, Standing
 from paceline.pacing.gates import Gate, SharedGate, Waiting
 from paceline.pacing.turns import Turns
@@ -30,7 +32,7 @@ class Release(msgspec.Struct, gc=False, eq=False):
 
     `gates` are the wider ones in which the send holds a place, besides the account's. `start_at` is the moment
     from which the call may begin: the account may open a little later than it is released, so that the time
-    which making it durable takes is not lost to the account.
+    which making it durable takes is not lost to the account. `trial` is the open circuit it is to close.
     """
 
     entry: Entry
@@ -39,18 +41,21 @@ class Release(msgspec.Struct, gc=False, eq=False):
     lane: "Lane"
     gates: tuple[SharedGate, ...]
     start_at: int = 0
+    trial: Circuit | None = None
 
 
 class Account(Gate):
     """A sending identity within its lane: its gate and the flows that are pinned to it."""
 
-    __slots__ = ("free", "id", "listed", "moment", "pool_next", "stopped", "turns")
+    __slots__ = ("circuit", "free", "id", "listed", "moment", "pool_next", "rule", "stopped", "turns")
 
     def __init__(self, account_id: str, concurrency: int | None = 1) -> None:
         """`account_id` is ``"owner/name"``."""
         super().__init__(f"account {account_id.partition('/')[2]}", (), concurrency)
         self.id = account_id
         self.stopped = ""
+        self.circuit: Circuit | None = None  # only while its provider seems to be down
+        self.rule: CircuitSpec | None = None
         self.turns: Turns[Flow] = Turns()
         self.listed = False  # in the lane's line of accounts to look at
         self.free = False  # could send, has nothing to send
@@ -67,7 +72,15 @@ class Account(Gate):
 
     def opens(self, now: int) -> int:
         """As every gate; an account that the provider refused opens only after a person's or a probe's word."""
-        return NEVER if self.stopped else super().opens(now)
+        if self.stopped:
+            return NEVER
+        circuit = self.circuit
+        return super().opens(now) if circuit is None else max(super().opens(now), circuit.opens())
+
+    @property
+    def rests_until(self) -> int:
+        """As every gate; an open circuit has a moment of its own."""
+        return self.blocked_until if self.circuit is None else max(self.blocked_until, self.circuit.until)
 
 
 class Shared(Protocol):
@@ -104,19 +117,8 @@ class Lane:
     """The decisions of one pool."""
 
     __slots__ = (
-        "_free",
-        "_line",
-        "_pinned",
-        "_resting",
-        "_shared",
-        "accounts",
-        "elsewhere",
-        "flows",
-        "key",
-        "moment",
-        "pinned",
-        "turns",
-    )
+        "_free", "_line", "_pinned", "_resting", "_shared", "accounts", "elsewhere", "flows", "key", "moment", "pinned", "turns",
+    )  # fmt: skip
 
     def __init__(self, key: str, shared: Shared) -> None:
         """`key` is `model.messages.lane_key`."""
@@ -375,7 +377,8 @@ class Lane:
         account.take(now)
         for gate in gates:
             gate.take(now)
-        return Release(entry, flow, account, self, gates, start_at)
+        trial = account.circuit and account.circuit.begun()
+        return Release(entry, flow, account, self, gates, start_at, trial)
 
     def _leave(self, turns: Turns[Flow], flow: Flow, *, served: bool) -> None:
         turns.leave(served=served)

@@ -23,7 +23,7 @@ class Player:
         self.windows = [w.copy() for w in gate.windows]
         self.duration = max(0, duration)
         self.concurrency = gate.concurrency or 1 << 30
-        self.moment = max(now, gate.blocked_until)
+        self.moment = max(now, gate.rests_until)
         self.quotas = [copy(quota) for quota in gate.quotas]
         for quota in self.quotas:
             quota.flying = 0

@@ -163,6 +163,24 @@ def withhold(message: HandedOver, now: int) -> Verdict:
     return Verdict(made, None, spent=False)
 
 
+def spare(
+    message: HandedOver, outcome: Outcome, started: int, finished: int, policy: Policy
+) -> Verdict | None:
+    """Give a message back that found its provider down, without an attempt; None where that cannot be.
+
+    It stands behind those that were not tried: else one that brings its provider down would be every probe.
+    """
+    if not isinstance(outcome, (Temporary, Unknown)) or outcome.up is not False:
+        return None
+    if isinstance(outcome, Unknown) and not policy.repeat_is_safe:
+        return None
+    told = "it costs no attempt, for the provider is down"
+    outcome = msgspec.structs.replace(outcome, text=f"{outcome.text}; {told}" if outcome.text else told)
+    made = _made(message, Event.GIVE_BACK, outcome, started, finished)
+    made.turn = max(message.turn, finished + 1)
+    return Verdict(made, None, spent=isinstance(outcome, Unknown))
+
+
 def _again(
     message: HandedOver, outcome: Temporary | Unknown, started: int, finished: int,
     policy: Policy, chance: Callable[[], float], least_ms: int,
