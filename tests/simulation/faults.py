@@ -1,6 +1,7 @@
 """What goes wrong, and when. To add a fault: a method here, and its name in `_KINDS` with a weight."""
 
 from collections.abc import Callable
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -143,6 +144,38 @@ class Faults:
         moods.latency = chance.choice([(2000, 20_000), (5000, 120_000), (50_000, 2 * S)])
         self._world.note("provider", f"answers by {moods.weights}")
         self._world.later(chance.randrange(2 * S, 20 * S), moods.calm)
+
+    def outages(self, begin: int, length: int) -> None:
+        """In a part of the seeds: providers are down for a while, now and then until the calm."""
+        chance = self._world.chance("outages")
+        if chance.random() < 0.5:
+            return
+        for _ in range(chance.randrange(1, 5)):
+            some = [f"{each.owner}/{each.name}" for each in self._of.plan.accounts if chance.random() < 0.6]
+            kind = chance.choice(["refused", "refused", "errors", "silent", "flapping"])
+            at = begin + chance.randrange(length)
+            lasts = chance.choice([S // 5, 3 * S, 12 * S, 40 * S])
+            self._world.at(at, partial(self._go_down, some, kind))
+            self._world.at(at + lasts, partial(self._come_back, some))
+
+    def _go_down(self, accounts: list[str], kind: str) -> None:
+        if not self._of.calm:
+            self._world.note("provider", f"is down for {accounts}: {kind}")
+            self._of.provider.outages |= dict.fromkeys(accounts, kind)
+
+    def last_outage(self) -> None:
+        """In calm, in some seeds: whoever has a backlog has to ask its provider when the pause is over, not later."""
+        chance = self._world.chance("last outage")
+        if chance.random() < 0.3:
+            everybody = [f"{each.owner}/{each.name}" for each in self._of.plan.accounts]
+            self._of.provider.outages |= dict.fromkeys(everybody, chance.choice(["refused", "errors"]))
+            self._world.note("provider", "is down for all of them, once more")
+            self._world.later(chance.choice([3 * S, 12 * S, 40 * S]), partial(self._come_back, everybody))
+
+    def _come_back(self, accounts: list[str]) -> None:
+        self._world.note("provider", f"is back for {accounts}")
+        for account in accounts:
+            self._of.provider.outages.pop(account, None)
 
     # -- an owner of before
 

@@ -7,6 +7,7 @@ from paceline.model.accounts import AccountSpec
 from paceline.model.limits import Limit
 from paceline.model.outcomes import Outcome, RateLimited
 from paceline.pacing.scopes import Rule
+from tests.simulation.circuits import CircuitCheck
 from tests.simulation.provider import Arrival, Call
 from tests.simulation.tables import Kept
 from tests.simulation.world import World
@@ -54,8 +55,10 @@ class PaceCheck:
     def __init__(self, world: World) -> None:
         """Nothing is configured, nothing has arrived."""
         self.world = world
+        self.circuits = CircuitCheck(world)
         self.specs: dict[str, tuple[AccountSpec, int]] = {}
         self.rules: dict[str, tuple[Rule, int]] = {}
+        self.known = self.specs  # as they were last in force
         self.floods: dict[tuple[str, str, str], int] = {}
         self.durable_floods: dict[tuple[str, str, str], int] = {}
         self.released: dict[tuple[int, int], int] = {}
@@ -83,6 +86,8 @@ class PaceCheck:
         for id_, pair in self.specs.items():
             if known.get(id_) is not pair:
                 self.changed[id_] = now
+        self.circuits.force(set(self.specs), set(self.known))
+        self.known = self.specs
         rules = self.rules
         self.rules = {
             name: rules[name] if name in rules and rules[name][0] == rule else (rule, now)
@@ -93,6 +98,7 @@ class PaceCheck:
     def unsettle(self) -> None:
         """Something is being changed: nothing is known until `force`."""
         self.specs, self.rules = {}, {}
+        self.circuits.unsettle()
 
     # -- rule 5
 
@@ -129,6 +135,8 @@ class PaceCheck:
         end = node.clock.true_us(finished)
         self._ends[call.account].append(end)
         self._last[call.account] = end
+        spec = node.core.directory.accounts.get(call.account)
+        self.circuits.answered(node, call, kept, outcome, spec.concurrency if spec is not None else 1)
         if isinstance(outcome, RateLimited):
             wait = FLOOD_MS if outcome.wait_ms is None else outcome.wait_ms
             key = _flood_key(call.account, outcome.scope, call.recipient, kept.row.group)
@@ -143,10 +151,12 @@ class PaceCheck:
         if self.calm_since is not None and self.prompt:
             self._check_prompt(node, call, kept, max(waits))
         self._flying[account] += 1
+        self.circuits.begins(call)
 
     def died(self) -> None:
         """Only what was durable is known any more."""
         self.floods = dict(self.durable_floods)
+        self.circuits.died()
 
     def started(self, us: int) -> None:
         """Calls that were under way when the process died ended by now, as far as anybody can know."""
@@ -170,7 +180,12 @@ class PaceCheck:
             return
         assert self.calm_since is not None
         opened = max(
-            eligible, waited, self.calm_since, self.changed[account], self._open_since(spec, account)
+            eligible,
+            waited,
+            self.calm_since,
+            self.changed[account],
+            self._open_since(spec, account),
+            self.circuits.opens(account),
         )
         slack = (
             PROMPT_US
@@ -185,7 +200,9 @@ class PaceCheck:
         """Since when, at the latest, the account's own limits let this call through."""
         flying = self._flying[account]
         moment = 0
-        if spec.concurrency is not None and flying + 1 >= spec.concurrency:
+        if (spec.concurrency is not None and flying + 1 >= spec.concurrency) or self.circuits.is_last(
+            account
+        ):
             moment = self._last[account]
         spans = [(limit.maximum, limit.span_ms * 1000) for limit in spec.limits]
         if spec.interval_ms:

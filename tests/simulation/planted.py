@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from msgspec.structs import replace
+
 from paceline.engine import attempts, recovery
 from paceline.engine.dispatcher import Dispatcher
 from paceline.engine.gates import Gates
@@ -13,7 +15,9 @@ from paceline.engine.starts import Starts
 from paceline.model.messages import AccountNote, Added, HandedOver, Mark
 from paceline.model.outcomes import RateLimited
 from paceline.model.states import State
+from paceline.pacing import circuit, forecast
 from paceline.pacing.agenda import Agenda
+from paceline.pacing.circuit import Circuit
 from paceline.pacing.lane import Lane, Release
 from paceline.pacing.quotas import Quota
 from paceline.pacing.settle import settle
@@ -180,6 +184,62 @@ def _late() -> list[tuple[Any, str, Any]]:
         real(self, finished + 30)
 
     return [(Window, "occupy", wrong)]
+
+
+def _circuit_ignored() -> list[tuple[Any, str, Any]]:
+    """An open circuit holds back nothing but its message's attempts."""
+    return [(Circuit, "opens", lambda _self: 0)]
+
+
+def _probes_early() -> list[tuple[Any, str, Any]]:
+    """A provider that is down is asked after half the pause."""
+    real = circuit._opened
+
+    def wrong(code: str, pause: int, at: int, chance: Callable[[], float]) -> Circuit:
+        made = real(code, pause, at, chance)
+        made.until = at + pause // 2
+        return made
+
+    return [(circuit, "_opened", wrong)]
+
+
+def _circuit_late() -> list[tuple[Any, str, Any]]:
+    """A pause is twice as long as it may be."""
+    real = circuit._opened
+
+    def wrong(code: str, pause: int, at: int, chance: Callable[[], float]) -> Circuit:
+        made = real(code, pause, at, chance)
+        made.until += pause
+        return made
+
+    return [(circuit, "_opened", wrong)]
+
+
+def _fast_start() -> list[tuple[Any, str, Any]]:
+    """A probe that succeeds lets everything go."""
+    real = circuit.ended
+
+    def wrong(known: Any, *rest: Any, **more: Any) -> Any:
+        made = real(known, *rest, **more)
+        return None if made is not None and made.allowed > 1 else made
+
+    return [(circuit, "ended", wrong)]
+
+
+def _circuit_named_late() -> list[tuple[Any, str, Any]]:
+    """Who waits for a provider that is down is told a moment after the one at which it may go."""
+    real = forecast._circuit_reasons
+
+    def wrong(*given: Any) -> list[Any]:
+        told = real(*given)
+        return [replace(each, until=each.until and each.until + 1000) for each in told]
+
+    return [(forecast, "_circuit_reasons", wrong)]
+
+
+def _outage_costs_attempts() -> list[tuple[Any, str, Any]]:
+    """What fails while the circuit is open loses an attempt."""
+    return [(attempts, "spare", lambda *_: None)]
 
 
 def _no_turns() -> list[tuple[Any, str, Any]]:

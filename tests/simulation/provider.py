@@ -91,6 +91,8 @@ class Provider:
         self.ledger: list[Arrival] = []
         self.calls: dict[int, Call] = {}
         self._chance = world.chance("provider")
+        self.outages: dict[str, str] = {}  # accounts whose provider is down, and how that shows
+        self._fault = world.chance("outage answers")
         self._number = 0
 
     async def serve(
@@ -103,6 +105,9 @@ class Provider:
         number = self._number
         self.calls[number] = call
         call.fate = fate = draw(self._chance, self.moods, round(deadline * 1e6), call.recipient)
+        kind = self.outages.get(call.account)
+        if kind is not None:
+            call.fate = fate = down(self._fault, kind, fate, round(deadline * 1e6))
         world.note(
             "call", f"{message.id} #{message.number} by {call.account} to {call.recipient}: {_show(fate)}"
         )
@@ -200,6 +205,22 @@ def draw(chance: Random, moods: Moods, deadline: int, recipient: str) -> Fate:
     takes = chance.randrange(*moods.latency)
     arrives = chance.randrange(1, takes)
     return _FATES[kind](chance, arrives, takes, deadline, recipient)
+
+
+def down(chance: Random, kind: str, fate: Fate, deadline: int) -> Fate:
+    """What becomes of a call whose provider is down, `fate` if it were not."""
+    if kind == "flapping" and chance.random() < 0.3:
+        return fate
+    if kind == "silent":
+        arrives = chance.choice([chance.randrange(1, deadline), None])
+        return Fate(
+            arrives, deadline, Unknown("no answer in time", "time-out", up=False), chance.random() < 0.5
+        )
+    takes = chance.randrange(1, 60 * MS)
+    if kind == "errors":
+        arrives = chance.randrange(takes)
+        return Fate(arrives, takes, Temporary("http-503", "out of order", up=False), False)
+    return Fate(None, takes, Temporary("connect", "refused", up=False), False)
 
 
 def _accept(chance: Random, arrives: int, takes: int, deadline: int, recipient: str) -> Fate:

@@ -151,6 +151,7 @@ class Referee(Watch):
             "settled", f"{to_text(made.id)} #{made.number} {made.outcome} {State(made.state).label}"
         )
         self.settled.append(made)
+        self.pace.circuits.settled(made)
         kept = self.tables.messages[made.id]
         if self._hands.get(made.id):
             self.world.wrong(2, f"{to_text(made.id)} is settled while its call is under way")
@@ -229,8 +230,8 @@ class Referee(Watch):
         self._check_recovered(whole=False)
         self._hands.clear()
         self.version += 1
-        self.pace.died()
         self.pace.unsettle()
+        self.pace.died()
         for id_, kept in self.tables.messages.items():
             if kept.state == State.PROCESSING:
                 self._marked[id_] = kept.number

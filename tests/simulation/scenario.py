@@ -99,6 +99,7 @@ class Scenario:
         for _ in range(12):
             world.at(begin + chance.randrange(storm), self.clients.ask)
         self.faults.schedule(chance, begin, storm, plan.faults)
+        self.faults.outages(begin, storm)
         world.run(begin + storm)
         self._heal(chance)
         self._drain(chance)
@@ -237,6 +238,7 @@ class Scenario:
         world.note("calm", "no more faults from here on")
         self.weather.calm()
         self.moods.calm()
+        self.provider.outages.clear()
         for _ in range(200):
             if world.violations or self._healed():
                 break
@@ -256,6 +258,7 @@ class Scenario:
         # After the wall clock was set, windows are held as long as they may have to be, which is not the least.
         self.referee.pace.prompt &= not self.faults.stepped
         self.referee.pace.calm_since = world.time.us
+        self.faults.last_outage()
         for _ in range(15):
             world.later(chance.randrange(60 * S), self.clients.ask)
 
