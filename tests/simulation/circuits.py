@@ -46,7 +46,7 @@ class CircuitCheck:
         """No provider was found down."""
         self.world = world
         self.models: dict[str, Model] = {}
-        self.turned: dict[str, int] = {}  # when a circuit last moved
+        self.turned: dict[str, int] = {}  # when a circuit opened, or a trial last ended
         self.spared: dict[tuple[int, int], int] = {}  # message and hand-over -> attempts it must still have
         self.opened = 0
         self._orders = 0
@@ -117,11 +117,11 @@ class CircuitCheck:
                 self._open(node, model, call)
         elif call in model.trials:
             model.trials.discard(call)
+            self.turned[call.account] = node.clock.true_us(node.clock.ceiling())
             if up is False:
                 model.least, model.most = (min(2 * each, RULE.most_ms) for each in (model.least, model.most))
                 self._open(node, model, call)
             elif up:
-                self.turned[call.account] = node.clock.true_us(node.clock.ceiling())
                 model.allowed += 1
                 if model.allowed > (FULL if most is None else most):
                     model.allowed = model.run = 0
@@ -147,8 +147,3 @@ class CircuitCheck:
         model = self.models.get(account)
         turned = self.turned.get(account, 0)
         return max(turned, model.latest) if model is not None and model.allowed == 1 else turned
-
-    def is_last(self, account: str) -> bool:
-        """Whether the call that begins now takes the last place that the circuit leaves."""
-        model = self.models.get(account)
-        return model is not None and model.allowed > 0 and len(model.trials) + 1 >= model.allowed

@@ -1,6 +1,7 @@
 """Rules 5, 6 and 7 judged from outside: by what the provider saw and by what was configured, never by the product's windows."""
 
 from collections import defaultdict, deque
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from paceline.model.accounts import AccountSpec
@@ -70,7 +71,6 @@ class PaceCheck:
         self._by_rule: defaultdict[tuple[str, ...], Seen] = defaultdict(Seen)
         self._flying: defaultdict[str, int] = defaultdict(int)
         self._ends: defaultdict[str, list[int]] = defaultdict(list)
-        self._last: defaultdict[str, int] = defaultdict(int)
 
     # -- what is in force
 
@@ -132,9 +132,7 @@ class PaceCheck:
         """The process heard; what it was told counts from here on."""
         self._flying[call.account] -= 1
         finished = node.clock.ceiling()
-        end = node.clock.true_us(finished)
-        self._ends[call.account].append(end)
-        self._last[call.account] = end
+        self._ends[call.account].append(node.clock.true_us(finished))
         spec = node.core.directory.accounts.get(call.account)
         self.circuits.answered(node, call, kept, outcome, spec.concurrency if spec is not None else 1)
         if isinstance(outcome, RateLimited):
@@ -158,10 +156,10 @@ class PaceCheck:
         self.floods = dict(self.durable_floods)
         self.circuits.died()
 
-    def started(self, us: int) -> None:
-        """Calls that were under way when the process died ended by now, as far as anybody can know."""
-        for account, flying in self._flying.items():
-            self._ends[account] += [us] * flying
+    def started(self, us: int, in_hand: Iterable[str]) -> None:
+        """What was in hand when the process died ended by now, as far as anybody can know, called for or not."""
+        for account in in_hand:
+            self._ends[account].append(us)
         self._flying.clear()
 
     # -- rule 6
@@ -200,14 +198,14 @@ class PaceCheck:
         """Since when, at the latest, the account's own limits let this call through."""
         flying = self._flying[account]
         moment = 0
-        if (spec.concurrency is not None and flying + 1 >= spec.concurrency) or self.circuits.is_last(
-            account
-        ):
-            moment = self._last[account]
+        ends = sorted(self._ends[account][-100:], reverse=True)
+        if spec.concurrency is not None and 0 <= (place := spec.concurrency - 1 - flying) < len(ends):
+            moment = ends[
+                place
+            ]  # until then the places were taken by those that ended since and those that run
         spans = [(limit.maximum, limit.span_ms * 1000) for limit in spec.limits]
         if spec.interval_ms:
             spans.append((1, round(spec.interval_ms * 1000 * (1 + spec.jitter))))
-        ends = sorted(self._ends[account][-100:], reverse=True)
         for maximum, span in spans:
             place = maximum - 1 - flying
             if 0 <= place < len(ends):

@@ -52,6 +52,7 @@ class Referee(Watch):
         self.anchor_us = 0  # how the wall clock stood at the last start that was completed
         self.boot = world.boot
         self._marked: dict[int, int] = {}
+        self._in_hand: dict[int, str] = {}  # by which account
         self._waiting: dict[int, tuple[int, int]] = {}
         self._hands: dict[int, int] = {}  # calls under way by message
         self._look = 0
@@ -235,6 +236,7 @@ class Referee(Watch):
         for id_, kept in self.tables.messages.items():
             if kept.state == State.PROCESSING:
                 self._marked[id_] = kept.number
+                self._in_hand[id_] = kept.sender
         self._waiting = {
             id_: (kept.state, kept.number)
             for id_, kept in self.tables.messages.items()
@@ -246,9 +248,10 @@ class Referee(Watch):
         """The next process says that it has recovered."""
         self.anchor_us, self.boot = self.node.clock.anchor_us, self.world.boot
         self._check_recovered(whole=True)
+        self.pace.started(self.world.time.us, self._in_hand.values())
+        self._in_hand.clear()
         self._marked.clear()
         self._waiting.clear()
-        self.pace.started(self.world.time.us)
         self.pace.force(self.node)
 
     def stopped(self) -> None:
