@@ -80,7 +80,7 @@ def _one_place_for_all() -> None:
 
 
 def _cut_is_temporary() -> None:
-    def maybe_sent(text: str) -> outgoing.NotSentError:
+    def maybe_sent(text: str, **_more: Any) -> outgoing.NotSentError:
         return outgoing.NotSentError("connect", text)
 
     for module in (outgoing, telegram_bot, webhook):
