@@ -8,6 +8,7 @@ from tests.scenarios.contention import contention
 from tests.scenarios.due import BEFORE_URGENT, due_at_once
 from tests.scenarios.floods import floods
 from tests.scenarios.intake_kills import intake_kills
+from tests.scenarios.outage import AFTER, outage, probes_within
 from tests.scenarios.pauses import pauses
 from tests.scenarios.soak import Plan, soak
 from tests.scenarios.stops import stops
@@ -93,3 +94,14 @@ def test_memory_files_and_threads_stay_where_they_are(tmp_path: Path) -> None:
     assert (figures.stored - figures.acknowledged, figures.twice) == (0, 0)
     assert figures.rss_most <= 250
     assert figures.more_files <= 8
+
+
+def test_a_provider_that_is_down_is_asked_by_one_call_and_costs_nothing(tmp_path: Path) -> None:
+    figures = outage(tmp_path, 1200, 5.0, rate=50)
+    print("\n".join(figures.lines()))
+    assert max(figures.probes.values()) <= figures.most_probes == probes_within(5.0)
+    assert figures.hasty >= 1
+    assert max(figures.attempts.values()) <= AFTER - 1
+    assert figures.shown == [] and figures.hurried == 0
+    assert (figures.lost, figures.twice) == (0, 0)
+    assert figures.states == {"completed": 1200}

@@ -310,6 +310,22 @@ def test_the_reason_has_a_moment_exactly_while_it_rests() -> None:
     assert (reason.kind, reason.until) == ("slow-start", None)
 
 
+@pytest.mark.parametrize(
+    ("outcome", "code"),
+    [
+        (DOWN, "connect"),
+        (Unknown("cut", up=False), "no-answer"),
+        (Unknown("late", "time-out", up=False), "time-out"),
+    ],
+)
+def test_the_reason_names_the_last_failure(outcome: Outcome, code: str) -> None:
+    rig = Rig()
+    for _ in range(RULE.after):
+        rig.one(outcome)
+    (reason,) = forecast.gate_reasons(rig.account, rig.now)
+    assert reason.text == f"account a found its provider down ({code}) and rests"
+
+
 # -- whatever happens
 
 

@@ -45,6 +45,7 @@ def set_(
     jitter: float | None = None,
     concurrency: int | None = None,
     quota: str | None = None,
+    circuit: str | None = None,
     pool: str | None = None,
     disabled: Annotated[bool | None, Parameter(negative="--enabled")] = None,
     common: Common = USUAL,
@@ -62,6 +63,8 @@ def set_(
         jitter: Random part of the interval, 0 to 1.
         concurrency: Most messages under way at once.
         quota: A quota as JSON, for example '{"day": 1000, "zone": "Asia/Shanghai"}'; null removes it.
+        circuit: When to stop while the provider is down, as JSON, for example '{"after": 5, "pause": "1s", "at_most":
+            "60s"}'; null never stops.
         pool: Accounts of one pool can stand in for one another.
         disabled: Keep it, and send nothing through it.
     """
@@ -73,6 +76,8 @@ def set_(
     given = {key: value for key, value in given.items() if value is not None}
     if quota is not None:
         given["quota"] = parsed("quota", quota)
+    if circuit is not None:
+        given["circuit"] = parsed("circuit", circuit)
     settings = pairs("set", setting)
     with common.open() as server:
         body = _as_it_is(server, name, channel) | given

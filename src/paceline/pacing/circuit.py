@@ -128,4 +128,5 @@ def _opened(code: str, pause: int, at: int, chance: Callable[[], float]) -> Circ
 
 
 def _code(outcome: Outcome) -> str:
-    return getattr(outcome, "code", "")
+    code: str = getattr(outcome, "code", "")
+    return "no-answer" if code == Unknown("").code else code
