@@ -174,7 +174,7 @@ class Outage:
         first = [m for m in moments if m - moments[0] < FIRST_S * 0.9e9]
         probes = moments[len(first) :]
         self.figures.asked[name], self.figures.probes[name] = len(first), len(probes)
-        before = first[-1:]
+        before = first[AFTER - 1 : AFTER]  # it cannot have opened before so many had failed
         for index, moment in enumerate(probes):
             if before:
                 gap = (moment - before[0]) / 1e9 / pause(index)
