@@ -208,6 +208,16 @@ def test_an_account_test_sends_one(server: Running) -> None:
     assert "completed" in done.stdout
 
 
+def test_a_circuit_that_is_turned_off_stays_off_when_something_else_is_changed(server: Running) -> None:
+    url = ["--channel", "webhook", "--set", "url=http://127.0.0.1:9/"]
+    assert server.run("accounts", "set", "steady", *url, "--circuit", "null").returncode == 0
+    assert server.run("accounts", "set", "steady", "--limit", "5/s").returncode == 0
+    assert server.json("accounts", "show", "steady")["circuit"] is None
+    assert server.run("accounts", "set", "steady", "--circuit", '{"after": 9}').returncode == 0
+    shown = server.json("accounts", "show", "steady")
+    assert shown["circuit"] == {"after": 9, "pause": "1s", "at_most": "1m"}
+
+
 def test_a_wrong_setting_of_an_account_is_told(server: Running) -> None:
     done = server.run(
         "accounts", "set", "bad", "--channel", "smtp", "--set", "hots=x", "--limit", "20 apples"

@@ -12,7 +12,7 @@ from paceline.clock import ManualClock
 from paceline.engine.metrics import Metrics
 from paceline.model.checks import print_time
 from paceline.model.errors import InvalidError
-from paceline.model.outcomes import Outcome, Permanent, RateLimited, Temporary, Unknown
+from paceline.model.outcomes import Accepted, Outcome, Permanent, RateLimited, Temporary, Unknown
 from tests.contracts.test_engine_support import ADMIN, Engine, running
 
 START = 1_800_000_000_000
@@ -31,13 +31,13 @@ async def engine(tmp_path: Path) -> AsyncIterator[Engine]:
 
 async def settled(engine: Engine) -> None:
     """Nothing more happens until the clock moves or a held call is let go."""
-    quiet = 0
+    dispatcher, quiet, before = engine.core.dispatcher, 0, (-1, -1)
     while quiet < 5:
-        calls, before = len(engine.script.sent), len(engine.core.attempts)
-        await asyncio.sleep(0.01)
-        await engine.core.dispatcher.written()
-        same = calls == len(engine.script.sent) and before == len(engine.core.attempts)
-        quiet = quiet + 1 if same else 0
+        await asyncio.sleep(0.005)
+        now = (len(engine.script.sent), len(engine.core.attempts))
+        ending = now[1] > 0 and engine.script.free.is_set()
+        busy = dispatcher._tasks or dispatcher._ended or engine.core.upkeep._busy or ending
+        quiet, before = (0 if busy or now != before else quiet + 1), now
 
 
 async def moved(engine: Engine, seconds: float) -> int:
@@ -224,6 +224,24 @@ async def test_new_settings_are_tried_at_once_by_one_message(engine: Engine) -> 
     assert await states(engine, ids) == {"completed"}
 
 
+async def test_a_good_probe_of_a_person_is_followed_by_one_of_a_message(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def probe(*_given: Any) -> Outcome:
+        return answer
+
+    monkeypatch.setattr(engine.script, "probe", probe)
+    await backlog(engine, 20)
+    answer: Outcome = DOWN
+    await engine.service.accounts.probe(ADMIN, "a0")
+    await settled(engine)
+    assert len(engine.script.sent) == AFTER
+    answer = Accepted()
+    await engine.service.accounts.probe(ADMIN, "a0")
+    await settled(engine)
+    assert len(engine.script.sent) == AFTER + 1
+
+
 async def test_it_can_be_turned_off(engine: Engine) -> None:
     ids = await backlog(engine, 20)
     view = await account(engine, circuit=None)
@@ -257,6 +275,8 @@ async def test_after_a_restart_it_begins_closed_and_nothing_is_lost(tmp_path: Pa
 
 
 async def test_it_is_shown_by_the_account_and_told_as_an_event(engine: Engine) -> None:
+    await backlog(engine, AFTER - 1)
+    assert [event.type for event in engine.events if event.type == "account-status"] == []
     await backlog(engine, 20)
     until = START + round(PAUSE_S * 1000)
     view = await engine.service.accounts.get(ADMIN, "a0")
