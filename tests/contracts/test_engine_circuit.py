@@ -186,6 +186,9 @@ async def test_it_starts_slowly(engine: Engine) -> None:
     began = await moved(engine, PAUSE_S + 0.01)
     while began and len(rounds) < 5:
         rounds.append(began)
+        view = await engine.service.accounts.get(ADMIN, "a0")
+        shown = ("limited", "slow-start") if began > 1 else ("unhealthy", "circuit-open")
+        assert (view["state"], view["reasons"][0]["kind"]) == shown
         before = len(engine.script.sent)
         engine.script.free.set()  # those under way end; what begins then is held again
         engine.script.free = asyncio.Event()
