@@ -93,7 +93,7 @@ class Attempts:
         finished = max(started, self._clock.ceiling())
         if isinstance(outcome, Accepted):
             if release.account.circuit is not None:
-                self._is_open(message, release, outcome, finished)
+                self._tell_circuit(message, release, outcome, finished)
             verdict = accept(message, outcome, started, finished)
         else:
             verdict = self._verdict(message, release, outcome, started, finished)
@@ -103,13 +103,13 @@ class Attempts:
         self, message: HandedOver, release: Release, outcome: Outcome, started: int, finished: int
     ) -> Verdict:
         policy = self._policy(message)
-        if self._is_open(message, release, outcome, finished):
+        if self._tell_circuit(message, release, outcome, finished):
             spared = spare(message, outcome, started, finished, policy)
             if spared is not None:
                 return spared
         return settle(self._on_our_scale(message), outcome, started, finished, policy, self._chance)
 
-    def _is_open(self, message: HandedOver, release: Release, outcome: Outcome, at: int) -> bool:
+    def _tell_circuit(self, message: HandedOver, release: Release, outcome: Outcome, at: int) -> bool:
         """Tell the account's circuit how a call ended; whether it is open now."""
         account = release.account
         known, rule = account.circuit, account.rule
