@@ -11,6 +11,7 @@ REGRESSIONS: dict[int, str] = {
     366: "after the first hand-over ahead of midnight the next ones of the new day's quota began at once",
     583: "a wait told after the wall clock was set back was taken for an older one, on an older scale, and forgotten",
     589: "a message that was being handed over did not hear that its recipient had to wait, unless it was the first wait",
+    735: "of many flows each held four entries and was read on when none was left: it missed its turns meanwhile",
     807: "the wall clock was set during the start: the scale of the run was taken for another",
     1616: "a pause of an account, or its end, that was asked for during a change of its limits undid that change",
     1771: "a message that was handed over while its forecast was made named its own place as one that it waits for",

@@ -22,6 +22,8 @@ class Prefetch:
 
     LEAST = 4
     MOST = 256
+    EARLY = 3
+    """A flow is read on with so many left at least: one that has none while it is read misses its turn."""
 
     def __init__(self, budget: int = 200_000) -> None:
         """`budget` is the number of entries for all flows together."""
@@ -35,7 +37,7 @@ class Prefetch:
         """Flows came or went: share the budget anew."""
         self.flows += change
         self.size = max(self.LEAST, min(self.MOST, self.budget // max(1, self.flows)))
-        self.low = max(1, self.size * 3 // 8)
+        self.low = max(self.EARLY, self.size * 3 // 8)
         self._cut = max(self._cut, self.size)
 
     def shrunk(self) -> bool:
