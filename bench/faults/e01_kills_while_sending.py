@@ -15,6 +15,7 @@ def run(folder: Path, scale: Scale, broken: str) -> list[Figure]:
     return [
         no_less("kills survived", found.kills, kills),
         no_less("of them at failpoints", found.at_failpoints.total(), kills // 3),
+        no_less("taken by the provider (else it stood still)", found.taken, 50 * kills),
         no_more(f"lost of {found.acknowledged} acknowledged", len(found.lost), 0),
         no_more("sent twice and not flagged", len(found.twice), 0),
         no_more("unflagged of any kind (foreign, false endings, two hands)", unflagged, 0),

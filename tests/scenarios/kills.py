@@ -23,7 +23,7 @@ KEYED = 0.33
 PATIENCE_S = 5.0
 """How long a process may take to come to its failpoint before it is killed from outside."""
 AHEAD = 2000
-"""Clients rest while so many acknowledged messages have not reached the witness."""
+"""Clients rest while so many messages wait."""
 
 
 @dataclass
@@ -238,7 +238,7 @@ class Storm:
         while True:
             self.up.set()
             since += 1
-            uncertain = self._count_uncertain()
+            uncertain = self._count("uncertain")
             if uncertain is not None:
                 self._note_uncertain(uncertain - known, since)
                 known, since = uncertain, 0
@@ -274,9 +274,9 @@ class Storm:
                 self._kill()
                 died += 1
 
-    def _count_uncertain(self) -> int | None:
+    def _count(self, state: str) -> int | None:
         try:
-            return self.server.count("uncertain")
+            return self.server.count(state)
         except NotAnsweredError:
             assert self.point, "the server does not answer"
             return None  # it is at its point already
@@ -304,8 +304,11 @@ class Storm:
         self.figures.over_in_flight += new > kills * self.figures.in_flight
 
     def _rest_when_crowded(self) -> None:
-        said = sum(len(client.acknowledged) for client in self.clients)
-        if said - self.witness.report()["taken"] > AHEAD:
+        # What is uncertain may never have arrived: only the server can tell what still waits.
+        waiting = self._count("pending")
+        if waiting is None:
+            return
+        if waiting > AHEAD:
             self.crowded.set()
         else:
             self.crowded.clear()
