@@ -40,6 +40,8 @@ ROUND: tuple[tuple[float, str], ...] = (
 HOLD_S = 4.0
 """Between two steps: longer than it takes to notice one."""
 DRAIN_S = 60.0
+MORE = 0.4
+"""This part of the run may be added to it: the busy accounts have so much left to send at most."""
 
 
 @dataclass
@@ -214,7 +216,7 @@ class Steps:
 
     def _drain(self) -> None:
         """Until nothing waits; what still does when the time is up is counted as lost."""
-        end = time.monotonic() + DRAIN_S
+        end = time.monotonic() + DRAIN_S + len(self.rounds) * HOLD_S * MORE
         while time.monotonic() < end and self.server.count("pending", "scheduled", "retrying", "processing"):
             time.sleep(0.2)
 
