@@ -45,6 +45,8 @@ class Figures:
     busiest_all: float = 0.0
     drain: float = 0.0
     attempts: dict[str, int] = field(default_factory=dict)
+    crossed: dict[str, int] = field(default_factory=dict)
+    """By account: failures that may have been heard of before the last success from before it went down."""
     states: dict[str, int] = field(default_factory=dict)
     lost: int = 0
     twice: int = 0
@@ -148,6 +150,11 @@ class Outage:
         gaps: defaultdict[int, list[float]] = defaultdict(list)
         for name, known in self._names().items():
             moments = [a.monotonic for a in arrivals if a.sender == known and a.answer in ("fail", "drop")]
+            well = [
+                a.monotonic for a in arrivals if a.sender == known and a.answer == "ok" and a.monotonic < back
+            ]
+            answered = max(well, default=0) + LATENCY_S * 1e9
+            self.figures.crossed[name] = sum(moment < answered for moment in moments)
             self._judge_probes(name, moments, back, gaps)
         common = [index for index, found in gaps.items() if len(found) == ACCOUNTS]
         if common:
