@@ -34,7 +34,7 @@ setup: $(VENV)/.installed-dev
 setup-run: $(VENV)/.installed-run
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt $(HOME_MARK)
-	$(PIP_INSTALL) -e '.[dev]'
+	$(PIP_INSTALL) -e '.[dev,postgres]'
 	@touch $(VENV)/.installed-run $@
 
 $(VENV)/.installed-run: pyproject.toml constraints.txt $(HOME_MARK)

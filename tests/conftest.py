@@ -5,6 +5,7 @@ import os
 import socket
 import sys
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # A deadline per example measures the machine, not the code; pytest-timeout ends what hangs.
@@ -53,3 +54,21 @@ def _stay_here(event: str, args: tuple[object, ...]) -> None:
 # An audit hook sees every socket of the process, whoever opens it and in whichever thread. (Sockets that a
 # native event loop opens itself are not seen: tests run on the standard loop.)
 sys.addaudithook(_stay_here)
+
+
+def pytest_sessionfinish() -> None:
+    """Databases that tests made are dropped."""
+    servers = sys.modules.get("tests.contracts.stores.postgres_server")
+    if servers is not None:
+        servers.drop_all()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Tests that were left out for want of a server are told, whatever was asked to be shown."""
+    told = {
+        report.longrepr[2]
+        for report in terminalreporter.stats.get("skipped", [])
+        if "PostgreSQL" in str(report.longrepr)
+    }
+    for reason in sorted(told):
+        terminalreporter.write_line(f"TESTS WERE LEFT OUT: {reason}", yellow=True, bold=True)

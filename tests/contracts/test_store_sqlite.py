@@ -18,8 +18,9 @@ from paceline.model.errors import ConflictError, OccupiedError, SchemaError, Una
 from paceline.model.messages import AccountNote
 from paceline.stores import sqlite_reader
 from paceline.stores.base import Document, Filter, FlowAfter
+from paceline.stores.calls import TooSlowError
 from paceline.stores.sqlite import SqliteStore
-from paceline.stores.sqlite_reader import Readers, TooSlowError
+from paceline.stores.sqlite_reader import Readers
 from paceline.stores.sqlite_schema import Session
 from paceline.stores.statements import load_migrations, load_statements
 from tests.contracts.stores.making import FLOW, NOW, mark, message, one, sent, settlement

@@ -47,12 +47,13 @@ from paceline.stores.base import (
     Tally,
     level,
 )
+from paceline.stores.calls import Add, HandOver, Kind, Moment, Revise, Settle
 from paceline.stores.sqlite_copy import Mark as CopyMark
 from paceline.stores.sqlite_copy import copy_database, stand_back
 from paceline.stores.sqlite_files import SqliteFiles
 from paceline.stores.sqlite_reader import Readers
 from paceline.stores.sqlite_schema import Ownership, Session, open_writer
-from paceline.stores.sqlite_writer import Kind, Writer
+from paceline.stores.sqlite_writer import Writer
 from paceline.stores.sqlite_writes import Work, encode
 
 T = TypeVar("T")
@@ -101,13 +102,11 @@ class SqliteStore:
     ) -> asyncio.Future[list[Added]]:
         """See `Store.add`."""
         weight = sum(1 + len(row.content) // _ROW_CHARACTERS for row in rows)
-        return self._writer.submit(Kind.ADD, sqlite_writes.Add(rows, flows), weight)
+        return self._writer.submit(Kind.ADD, Add(rows, flows), weight)
 
     async def hand_over(self, marks: Sequence[Mark], now: int) -> list[HandedOver]:
         """See `Store.hand_over`."""
-        answer: list[HandedOver] = await self._writer.submit(
-            Kind.HAND_OVER, sqlite_writes.HandOver(marks), len(marks)
-        )
+        answer: list[HandedOver] = await self._writer.submit(Kind.HAND_OVER, HandOver(marks), len(marks))
         return answer
 
     async def settle(
@@ -115,7 +114,7 @@ class SqliteStore:
         follow_ups: Sequence[NewMessage], flows: Sequence[FlowKey], now: int,
     ) -> list[int]:  # fmt: skip
         """See `Store.settle`."""
-        work = sqlite_writes.Settle(settlements, notes, follow_ups, flows)
+        work = Settle(settlements, notes, follow_ups, flows)
         answer: list[int] = await self._writer.submit(
             Kind.SETTLE, work, len(settlements) + len(notes) + len(follow_ups)
         )
@@ -123,14 +122,12 @@ class SqliteStore:
 
     async def promote(self, now: int, most: int, ahead: Ahead = level) -> Promoted:
         """See `Store.promote`."""
-        answer: Promoted = await self._writer.submit(
-            Kind.PROMOTE, sqlite_writes.Moment(now, most, ahead), most
-        )
+        answer: Promoted = await self._writer.submit(Kind.PROMOTE, Moment(now, most, ahead), most)
         return answer
 
     async def expire(self, now: int, most: int, ahead: Ahead = level) -> Expired:
         """See `Store.expire`."""
-        answer: Expired = await self._writer.submit(Kind.EXPIRE, sqlite_writes.Moment(now, most, ahead), most)
+        answer: Expired = await self._writer.submit(Kind.EXPIRE, Moment(now, most, ahead), most)
         return answer
 
     async def revise(
@@ -138,7 +135,7 @@ class SqliteStore:
     ) -> list[int]:
         """See `Store.revise`."""
         answer: list[int] = await self._writer.submit(
-            Kind.REVISE, sqlite_writes.Revise(revisions, flows, now), len(revisions)
+            Kind.REVISE, Revise(revisions, flows, now), len(revisions)
         )
         return answer
 

@@ -9,16 +9,13 @@ from typing import TypeVar
 
 import apsw
 
-from paceline.model.errors import PacelineError, UnavailableError
+from paceline.model.errors import UnavailableError
+from paceline.stores.calls import TooSlowError
 from paceline.stores.sqlite_schema import Session, open_reader, translate
 
 T = TypeVar("T")
 
 _STEPS_BETWEEN_LOOKS = 20_000
-
-
-class TooSlowError(PacelineError):
-    """A read took too long and was stopped."""
 
 
 class Readers:

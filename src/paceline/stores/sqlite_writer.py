@@ -2,9 +2,8 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import msgspec
 
 from paceline.model.errors import UnavailableError
 from paceline.stores import sqlite_writes as writes
+from paceline.stores.calls import Call, Kind, by_kind, resolve
 from paceline.stores.sqlite_checkpoint import PAGES, RESTART_PAGES, Checkpointer
 from paceline.stores.sqlite_schema import Ownership, Session, translate
 
@@ -34,18 +34,6 @@ _VALUES = [", ".join([_ROW] * many) for many in range(_WORKS_A_STATEMENT + 1)]
 _INSERTS = [f"INSERT INTO work VALUES {rows}" for rows in _VALUES]  # noqa: S608 - question marks
 
 
-class Kind(IntEnum):
-    """Kinds of writes in the order in which a commit runs them."""
-
-    SETTLE = 1
-    ADD = 2
-    PROMOTE = 3
-    EXPIRE = 4
-    REVISE = 5
-    HAND_OVER = 6
-    OTHER = 7
-
-
 _PLANNERS: dict[Kind, writes.Planner] = {
     Kind.SETTLE: writes.settle,
     Kind.ADD: writes.add,
@@ -55,20 +43,6 @@ _PLANNERS: dict[Kind, writes.Planner] = {
     Kind.HAND_OVER: writes.hand_over,
     Kind.OTHER: writes.other,
 }
-
-
-class Call:
-    """One write that somebody waits for; `answer` is its result, or the error it ends with."""
-
-    __slots__ = ("answer", "future", "kind", "rows", "work")
-
-    def __init__(self, kind: Kind, work: Any, rows: int, future: asyncio.Future[Any]) -> None:
-        """Nothing is answered yet."""
-        self.kind = kind
-        self.work = work
-        self.rows = rows
-        self.future = future
-        self.answer: Any = None
 
 
 class Figures:
@@ -200,7 +174,7 @@ class Writer:
         try:
             self._check_file()
             plans = [(chosen, _PLANNERS[kind](self._session, [call.work for call in chosen]))
-                     for kind, chosen in _by_kind(calls)]  # fmt: skip
+                     for kind, chosen in by_kind(calls)]  # fmt: skip
             works = [_START, *(work for _, plan in plans for work in plan.works), _FINISH]
             self._commit(works, [each for _, plan in plans for each in plan.large])
         except Exception as error:  # noqa: BLE001 - whatever it is, its callers must hear it and the thread live
@@ -246,7 +220,7 @@ class Writer:
     def _answer(self, calls: list[Call]) -> None:
         # The loop may be gone when the program ends without closing the store.
         with suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(_resolve, calls)
+            self._loop.call_soon_threadsafe(resolve, calls)
 
     def _check_file(self) -> None:
         """A deleted file can still be written to, but nobody would ever read it again."""
@@ -291,14 +265,6 @@ class Writer:
             self.figures.checkpoint_ms = (self._loop.time() - begun) * 1000
 
 
-def _by_kind(calls: Sequence[Call]) -> Iterator[tuple[Kind, list[Call]]]:
-    """The calls of each kind in the order of kinds."""
-    for kind in Kind:
-        chosen = [call for call in calls if call.kind is kind]
-        if chosen:
-            yield kind, chosen
-
-
 def _insert(works: Sequence[writes.Work]) -> tuple[str, tuple[Any, ...]]:
     values = tuple(value for work in works for value in msgspec.structs.astuple(work))
     return _INSERTS[len(works)], values
@@ -310,13 +276,3 @@ def _identity(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
-
-
-def _resolve(calls: Sequence[Call]) -> None:
-    for call in calls:
-        if call.future.done():
-            continue
-        if isinstance(call.answer, Exception):
-            call.future.set_exception(call.answer)
-        else:
-            call.future.set_result(call.answer)

@@ -4,7 +4,6 @@ Each planner takes all calls of its kind that share a commit. Their rows become 
 call again by its position in that batch.
 """
 
-from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
@@ -12,16 +11,12 @@ from typing import Any, Protocol
 import msgspec
 
 from paceline.model.messages import (
-    AccountNote,
     Added,
-    FlowKey,
     HandedOver,
-    Mark,
     NewMessage,
-    Revision,
-    Settlement,
 )
-from paceline.stores.base import Ahead, Expired, Promoted
+from paceline.stores.base import Expired, Promoted
+from paceline.stores.calls import Add, HandOver, Moment, Owners, Revise, Settle, rounds_of
 from paceline.stores.sqlite_schema import Session
 
 _encoder = msgspec.json.Encoder()
@@ -59,44 +54,6 @@ class Plan(msgspec.Struct, frozen=True):
     deal: Callable[[Iterator[str]], Sequence[Any]]
     large: Sequence[tuple[str, int]] = ()
     """Content that is stored beside the works, in the same commit, with the id of its message."""
-
-
-class Add(msgspec.Struct, frozen=True):
-    """Rows to add and the flows that may be new."""
-
-    rows: Sequence[NewMessage]
-    flows: Sequence[FlowKey]
-
-
-class Settle(msgspec.Struct, frozen=True):
-    """Settlements with what they bring along."""
-
-    settlements: Sequence[Settlement]
-    notes: Sequence[AccountNote]
-    follow_ups: Sequence[NewMessage]
-    flows: Sequence[FlowKey]
-
-
-class HandOver(msgspec.Struct, frozen=True):
-    """Hand-overs to mark."""
-
-    marks: Sequence[Mark]
-
-
-class Revise(msgspec.Struct, frozen=True):
-    """People's changes and the flows that they lead to."""
-
-    revisions: Sequence[Revision]
-    flows: Sequence[FlowKey]
-    now: int
-
-
-class Moment(msgspec.Struct, frozen=True):
-    """A step of the clock: up to `most` messages at `now`, when the wall clock is ahead by what `ahead` tells."""
-
-    now: int
-    most: int
-    ahead: Ahead
 
 
 class Other(msgspec.Struct, frozen=True):
@@ -137,7 +94,7 @@ def settle(session: Session, calls: Sequence[Settle]) -> Plan:
 
     def deal(texts: Iterator[str]) -> list[list[int]]:
         fitting = set(_read_positions(next(texts))) if rows else set()
-        owners = _Owners(len(call.settlements) for call in calls)
+        owners = Owners(len(call.settlements) for call in calls)
         stale: list[list[int]] = [[] for _ in calls]
         for place, row in enumerate(rows):
             if place not in fitting:
@@ -183,7 +140,7 @@ def hand_over(_session: Session, calls: Sequence[HandOver]) -> Plan:
         claims = sorted(_read_claims(next(texts)), key=_first)
         if len(calls) == 1:
             return [[row for _, row in claims]]
-        owners = _Owners(len(call.marks) for call in calls)
+        owners = Owners(len(call.marks) for call in calls)
         dealt: list[list[HandedOver]] = [[] for _ in calls]
         for place, row in claims:
             dealt[owners.of(place)].append(row)
@@ -206,7 +163,7 @@ def expire(_session: Session, calls: Sequence[Moment]) -> Plan:
 
 def revise(_session: Session, calls: Sequence[Revise]) -> Plan:
     """Apply people's changes; answers each call's ids that still fitted."""
-    rounds = list(_rounds(calls))
+    rounds = list(rounds_of(calls))
     works = [
         Work(
             "revise", encode([row for call in batch for row in call.revisions]), flows=_flows(batch),
@@ -219,7 +176,7 @@ def revise(_session: Session, calls: Sequence[Revise]) -> Plan:
         dealt: list[list[int]] = []
         for batch in rounds:
             rows = [row for call in batch for row in call.revisions]
-            owners = _Owners(len(call.revisions) for call in batch)
+            owners = Owners(len(call.revisions) for call in batch)
             changed: list[list[int]] = [[] for _ in batch]
             for place in _read_positions(next(texts)):
                 changed[owners.of(place)].append(rows[place].id)
@@ -263,35 +220,5 @@ def _some(rows: Sequence[Any]) -> str | None:
     return encode(rows) if rows else None
 
 
-def _rounds(calls: Iterable[Revise]) -> Iterator[list[Revise]]:
-    """Calls that share a batch: a message stands in it once, so that a second change sees the first."""
-    batch: list[Revise] = []
-    seen: set[int] = set()
-    for call in calls:
-        ids = {row.id for row in call.revisions}
-        if batch and not seen.isdisjoint(ids):
-            yield batch
-            batch, seen = [], set()
-        batch.append(call)
-        seen |= ids
-    if batch:
-        yield batch
-
-
 def _first(pair: tuple[int, Any]) -> int:
     return pair[0]
-
-
-class _Owners:
-    """Tells which call a position in the batch belongs to."""
-
-    def __init__(self, sizes: Iterable[int]) -> None:
-        self._starts: list[int] = []
-        start = 0
-        for size in sizes:
-            self._starts.append(start)
-            start += size
-
-    def of(self, place: int) -> int:
-        # Of calls without rows, which start where the next one does, the last is the one with the row.
-        return bisect_right(self._starts, place) - 1

@@ -1,0 +1,365 @@
+-- What the one writer runs inside a commit, each a batch of rows given as arrays. A message moves from one narrow
+-- table to another: what the DELETE gives back is exactly what the INSERTs, the counts and the journal take, so that
+-- all of them see the same set of rows. One writer at a time is what makes looking first and changing then safe; the
+-- statement `fence` in the same transaction sees to it.
+
+-- name: put_flows
+-- Flows that may be new.
+INSERT INTO flow (number, lane, tenant, campaign, queue, priority, account)
+SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::integer[], $7::text[])
+ON CONFLICT DO NOTHING;
+
+-- name: put_keys
+-- Idempotency keys as (tenant, key, message, fingerprint).
+INSERT INTO idempotency (tenant, key, message, fingerprint)
+SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::text[]);
+
+-- name: count_new
+-- New messages as (flow, state, how many). The messages themselves come by COPY; they are born in their state.
+INSERT INTO tally (flow, sender, state, count)
+SELECT flow, '', state, many FROM unnest($1::bigint[], $2::integer[], $3::bigint[]) AS new (flow, state, many)
+ON CONFLICT (flow, sender, state) DO UPDATE SET count = tally.count + excluded.count;
+
+-- name: hand_over
+-- Makes hand-overs durable (fields of Mark) where the message is still pending in the flow that the mark names,
+-- and answers (position, HandedOver). Number, sender and start are the open journal line: it is written as a row when
+-- it ends, which spares writing it twice.
+-- arrow: pending -hand-over-> processing
+WITH fitting AS (
+  SELECT DISTINCT ON (line.id) line.id, mark.account, mark.started, mark.place
+  FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::bigint[]) WITH ORDINALITY
+    AS mark (id, flow, account, started, place)
+  JOIN waiting AS line ON line.id = mark.id AND line.flow = mark.flow AND line.state = 2
+  ORDER BY line.id, mark.place
+),
+gone AS (
+  DELETE FROM waiting USING fitting WHERE waiting.id = fitting.id
+  RETURNING waiting.*, fitting.account, fitting.started, fitting.place
+),
+marked AS (
+  INSERT INTO under_way (id, flow, number, attempts, due_at, turn, expires_at, sender, started_at)
+  SELECT id, flow, number + 1, attempts, due_at, turn, expires_at, account, started FROM gone
+),
+less AS (
+  INSERT INTO tally (flow, sender, state, count)
+  SELECT flow, sender, 2, -count(*) FROM gone GROUP BY flow, sender
+  ON CONFLICT (flow, sender, state) DO UPDATE SET count = tally.count + excluded.count
+)
+SELECT gone.place, gone.id, gone.number + 1, gone.attempts, gone.account, message.tenant, message.queue,
+       message.channel, message.recipient, message.kind, message."group", message.content, message.metadata,
+       message.max_attempts, message.timeout_ms, message.backoff, message.trace_id, message.callback_url,
+       message.created_at, gone.expires_at, gone.due_at, gone.turn, gone.flow
+FROM gone JOIN message ON message.id = gone.id
+ORDER BY gone.place;
+
+-- name: settle
+-- Ends hand-overs (fields of Settlement) that are still the message's open one and answers their positions.
+-- Only states without a successor by clock or lane have a finish.
+-- arrow: processing -accept-> completed
+-- arrow: processing -retry-> retrying
+-- arrow: processing -give-back-> pending
+-- arrow: processing -refuse-> failed
+-- arrow: processing -lose-> uncertain
+-- arrow: processing -expire-> expired
+WITH fitting AS (
+  SELECT DISTINCT ON (line.id) given.*
+  FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::integer[], $5::bigint[], $6::bigint[], $7::bigint[],
+              $8::bigint[], $9::bigint[], $10::text[], $11::text[], $12::text[], $13::text[], $14::text[], $15::text[])
+    WITH ORDINALITY
+    AS given (id, number, event, state, due_at, turn, attempts, started, finished, outcome, code, text, reference,
+              result, moved_to, place)
+  JOIN under_way AS line ON line.id = given.id AND line.number = given.number
+  ORDER BY line.id, given.place
+),
+gone AS (
+  DELETE FROM under_way USING fitting WHERE under_way.id = fitting.id
+  RETURNING fitting.*, under_way.flow, under_way.sender, under_way.expires_at, under_way.started_at AS handed_over
+),
+known AS (
+  SELECT gone.*, message.tenant, message.queue, message.channel, message.recipient, message."group"
+  FROM gone JOIN message ON message.id = gone.id
+),
+again AS (
+  INSERT INTO waiting (id, flow, state, number, attempts, due_at, turn, expires_at, sender, started_at)
+  SELECT id, flow, state, number, attempts, due_at, turn, expires_at, sender, started FROM gone WHERE state < 5
+),
+over AS (
+  INSERT INTO ended (id, flow, state, number, attempts, due_at, turn, expires_at, sender, started_at, finished_at)
+  SELECT id, flow, state, number, attempts, due_at, turn, expires_at, sender, started, finished
+  FROM gone WHERE state >= 5
+),
+written AS (
+  INSERT INTO attempt (message, number, flow, account, recipient, "group", handed_over, started, finished, outcome,
+                       code, text, reference)
+  SELECT id, number, flow, sender, recipient, "group", handed_over, started, finished, outcome, code, text, reference
+  FROM known
+),
+more AS (
+  INSERT INTO tally (flow, sender, state, count)
+  SELECT flow, sender, state, count(*) FROM gone GROUP BY flow, sender, state
+  ON CONFLICT (flow, sender, state) DO UPDATE SET count = tally.count + excluded.count
+),
+-- By the day; all time is the sum of them. Only calls whose answer said something count.
+summed AS (
+  INSERT INTO daily (day, tenant, queue, channel, account, completed, failed, retries, send_ms)
+  SELECT finished / 86400000, tenant, queue, channel, sender, count(*) FILTER (WHERE event = 'accept'),
+         count(*) FILTER (WHERE event = 'refuse'), count(*) FILTER (WHERE event = 'retry'), sum(finished - started)
+  FROM known WHERE event IN ('accept', 'refuse', 'retry')
+  GROUP BY finished / 86400000, tenant, queue, channel, sender
+  ON CONFLICT (day, tenant, queue, channel, account) DO UPDATE SET
+    completed = daily.completed + excluded.completed, failed = daily.failed + excluded.failed,
+    retries = daily.retries + excluded.retries, send_ms = daily.send_ms + excluded.send_ms
+),
+-- Rows that stay the same are not written again: they are wide.
+changed AS (
+  UPDATE message
+  SET recipient = coalesce(gone.moved_to, message.recipient), result = coalesce(gone.result, message.result)
+  FROM gone WHERE message.id = gone.id AND (gone.moved_to IS NOT NULL OR gone.result IS NOT NULL)
+)
+SELECT place FROM gone;
+
+-- name: note
+-- Notes what was learnt of accounts (account, flood_until, recipient, group, stopped): a flood wait only ever grows,
+-- a stop is replaced, and an empty stop clears it.
+INSERT INTO account_note (account, flood_until, recipient, "group", stopped)
+SELECT account, max(flood_until), recipient, "group",
+       (array_agg(stopped ORDER BY place DESC) FILTER (WHERE stopped IS NOT NULL))[1]
+FROM unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::text[]) WITH ORDINALITY
+  AS learnt (account, flood_until, recipient, "group", stopped, place)
+GROUP BY account, recipient, "group"
+ON CONFLICT (account, recipient, "group") DO UPDATE SET
+  flood_until = greatest(account_note.flood_until, excluded.flood_until),
+  stopped = coalesce(excluded.stopped, account_note.stopped);
+
+-- name: promote
+-- Up to $2 messages whose moment came by $1 stand in line again, the longest due first. Scheduled ones wait for the
+-- wall clock, which is $3 ahead; in line all are ordered on the scale of $1. Answers (flow, Entry) of each.
+-- arrow: scheduled -due-> pending
+-- arrow: retrying -due-> pending
+WITH due AS (
+  (SELECT id, state, due_at - $3::bigint AS due, turn - $3::bigint AS place FROM waiting
+   WHERE state = 1 AND due_at <= $1::bigint + $3::bigint ORDER BY due_at, id LIMIT $2::bigint)
+  UNION ALL
+  (SELECT id, state, due_at, turn FROM waiting
+   WHERE state = 4 AND due_at <= $1::bigint ORDER BY due_at, id LIMIT $2::bigint)
+  ORDER BY due, id LIMIT $2::bigint
+),
+moved AS (
+  UPDATE waiting SET state = 2, due_at = due.due, turn = due.place FROM due WHERE waiting.id = due.id
+  RETURNING waiting.*, due.state AS old_state
+),
+counts AS (
+  INSERT INTO tally (flow, sender, state, count)
+  SELECT flow, sender, state, sum(many) FROM (
+    SELECT flow, sender, old_state AS state, -1 AS many FROM moved UNION ALL SELECT flow, sender, 2, 1 FROM moved
+  ) AS both_ends GROUP BY flow, sender, state
+  ON CONFLICT (flow, sender, state) DO UPDATE SET count = tally.count + excluded.count
+)
+SELECT moved.flow, moved.turn, moved.id, moved.expires_at, message.recipient, message."group"
+FROM moved JOIN message ON message.id = moved.id
+ORDER BY moved.due_at, moved.id;
+
+-- name: next_due
+-- When the next scheduled or retrying message is due, if the wall clock is $1 ahead.
+SELECT least((SELECT min(due_at) - $1::bigint FROM waiting WHERE state = 1),
+             (SELECT min(due_at) FROM waiting WHERE state = 4));
+
+-- name: expire
+-- Up to $2 waiting messages whose time passed by the wall clock, which is $3 ahead of $1, end now, the longest
+-- expired first, each with a journal line that has no account, so that it occupies no window. Answers their ids.
+-- arrow: scheduled -expire-> expired
+-- arrow: pending -expire-> expired
+-- arrow: retrying -expire-> expired
+WITH late AS (
+  SELECT id FROM waiting WHERE expires_at IS NOT NULL AND expires_at <= $1::bigint + $3::bigint
+  ORDER BY expires_at, id LIMIT $2::bigint
+),
+gone AS (
+  DELETE FROM waiting USING late WHERE waiting.id = late.id RETURNING waiting.*
+),
+over AS (
+  INSERT INTO ended (id, flow, state, number, attempts, due_at, turn, expires_at, sender, started_at, finished_at)
+  SELECT id, flow, 8, number + 1, attempts, due_at, turn, expires_at, sender, started_at, $1::bigint FROM gone
+),
+written AS (
+  INSERT INTO attempt (message, number, flow, account, recipient, "group", handed_over, finished, outcome)
+  SELECT gone.id, gone.number + 1, gone.flow, '', message.recipient, message."group", $1::bigint, $1::bigint, 'expire'
+  FROM gone JOIN message ON message.id = gone.id
+),
+counts AS (
+  INSERT INTO tally (flow, sender, state, count)
+  SELECT flow, sender, state, sum(many) FROM (
+    SELECT flow, sender, state, -1 AS many FROM gone UNION ALL SELECT flow, sender, 8, 1 FROM gone
+  ) AS both_ends GROUP BY flow, sender, state
+  ON CONFLICT (flow, sender, state) DO UPDATE SET count = tally.count + excluded.count
+)
+SELECT id FROM gone ORDER BY expires_at, id;
+
+-- name: next_expiry
+-- When the next waiting message expires, if the wall clock is $1 ahead.
+SELECT min(expires_at) - $1::bigint FROM waiting WHERE expires_at IS NOT NULL;
+
+-- name: revise
+-- Applies people's changes (fields of Revision) at $15 where the message is still as its person saw it, and answers
+-- their positions. An ending without a call is a step of the journal and finishes now; no state deletes,
+-- but never a message that is in somebody's hands.
+-- arrow: scheduled -reschedule-> scheduled
+-- arrow: pending -reschedule-> scheduled
+-- arrow: retrying -reschedule-> scheduled
+-- arrow: scheduled -revive-> pending
+-- arrow: retrying -revive-> pending
+-- arrow: failed -revive-> pending
+-- arrow: cancelled -revive-> pending
+-- arrow: expired -revive-> pending
+-- arrow: uncertain -revive-> pending
+-- arrow: scheduled -cancel-> cancelled
+-- arrow: pending -cancel-> cancelled
+-- arrow: retrying -cancel-> cancelled
+-- arrow: scheduled -expire-> expired
+-- arrow: pending -expire-> expired
+-- arrow: retrying -expire-> expired
+-- arrow: uncertain -confirm-> completed
+-- arrow: uncertain -deny-> failed
+WITH fitting AS (
+  SELECT DISTINCT ON (entry.id)
+    entry.id, given.place, entry.number, entry.flow AS old_flow, entry.state AS old_state, entry.sender,
+    entry.started_at, entry.finished_at, given.to_state AS state, given.event, given.due_at, given.turn,
+    given.expires_at, given.priority, given.flow, given.account, given.pool, given.attempts, given.reason,
+    (given.to_state IS NOT NULL AND given.event IN ('cancel', 'expire', 'confirm', 'deny')) AS ends
+  FROM unnest($1::bigint[], $2::bigint[], $3::integer[], $4::integer[], $5::text[], $6::bigint[], $7::bigint[],
+              $8::bigint[], $9::integer[], $10::bigint[], $11::text[], $12::text[], $13::bigint[], $14::text[])
+    WITH ORDINALITY
+    AS given (id, number, from_state, to_state, event, due_at, turn, expires_at, priority, flow, account, pool,
+              attempts, reason, place)
+  JOIN entry ON entry.id = given.id AND entry.number = given.number AND entry.state = given.from_state
+  WHERE NOT (entry.state = 3 AND given.to_state IS NULL)
+  ORDER BY entry.id, given.place
+),
+-- Out of the one table and into the other, which may be the same: a row is taken out before it is put in, because
+-- putting in reads what taking out gave back.
+from_waiting AS (DELETE FROM waiting USING fitting WHERE waiting.id = fitting.id RETURNING fitting.*),
+from_under_way AS (DELETE FROM under_way USING fitting WHERE under_way.id = fitting.id RETURNING fitting.*),
+from_ended AS (DELETE FROM ended USING fitting WHERE ended.id = fitting.id RETURNING fitting.*),
+change AS (
+  SELECT * FROM from_waiting UNION ALL SELECT * FROM from_under_way UNION ALL SELECT * FROM from_ended
+),
+to_waiting AS (
+  INSERT INTO waiting (id, flow, state, number, attempts, due_at, turn, expires_at, sender, started_at)
+  SELECT id, flow, state, number, attempts, due_at, turn, expires_at, sender, started_at
+  FROM change WHERE state IN (1, 2, 4)
+),
+to_under_way AS (
+  INSERT INTO under_way (id, flow, number, attempts, due_at, turn, expires_at, sender, started_at)
+  SELECT id, flow, number, attempts, due_at, turn, expires_at, sender, started_at FROM change WHERE state = 3
+),
+to_ended AS (
+  INSERT INTO ended (id, flow, state, number, attempts, due_at, turn, expires_at, sender, started_at, finished_at)
+  SELECT id, flow, state, number + ends::integer, attempts, due_at, turn, expires_at, sender, started_at,
+         CASE WHEN state = old_state THEN finished_at ELSE $15::bigint END
+  FROM change WHERE state >= 5
+),
+changed AS (
+  UPDATE message SET priority = change.priority, account = change.account, pool = change.pool
+  FROM change
+  WHERE message.id = change.id AND change.state IS NOT NULL
+    AND (message.priority, message.account, message.pool) <> (change.priority, change.account, change.pool)
+),
+deleted AS (
+  DELETE FROM message USING change WHERE message.id = change.id AND change.state IS NULL
+  RETURNING message.tenant, message.idempotency_key
+),
+unkeyed AS (
+  DELETE FROM idempotency USING deleted
+  WHERE idempotency.tenant = deleted.tenant AND idempotency.key = deleted.idempotency_key
+),
+written AS (
+  INSERT INTO attempt (message, number, flow, account, recipient, "group", handed_over, finished, outcome, text)
+  SELECT change.id, change.number + 1, change.flow, '', message.recipient, message."group", $15::bigint, $15::bigint,
+         change.event, nullif(change.reason, '')
+  FROM change JOIN message ON message.id = change.id WHERE change.ends
+),
+counts AS (
+  INSERT INTO tally (flow, sender, state, count)
+  SELECT flow, sender, state, sum(many) FROM (
+    SELECT old_flow AS flow, sender, old_state AS state, -1 AS many FROM change WHERE old_state <> 3
+    UNION ALL
+    SELECT flow, sender, state, 1 FROM change WHERE state <> 3
+  ) AS both_ends GROUP BY flow, sender, state HAVING sum(many) <> 0
+  ON CONFLICT (flow, sender, state) DO UPDATE SET count = tally.count + excluded.count
+),
+-- An uncertain message that a person settled counts for that day, without a send time.
+summed AS (
+  INSERT INTO daily (day, tenant, queue, channel, account, completed, failed, retries, send_ms)
+  SELECT $15::bigint / 86400000, message.tenant, message.queue, message.channel, change.sender,
+         count(*) FILTER (WHERE change.event = 'confirm'), count(*) FILTER (WHERE change.event = 'deny'), 0, 0
+  FROM change JOIN message ON message.id = change.id
+  WHERE change.event IN ('confirm', 'deny')
+  GROUP BY message.tenant, message.queue, message.channel, change.sender
+  ON CONFLICT (day, tenant, queue, channel, account) DO UPDATE SET
+    completed = daily.completed + excluded.completed, failed = daily.failed + excluded.failed
+)
+SELECT place FROM change ORDER BY place;
+
+-- name: clean
+-- Deletes those of the messages (ids) that are ended, a revived one is left alone; answers how many. An idempotency
+-- key lives as long as its message, journal lines live on.
+WITH gone AS (
+  DELETE FROM ended WHERE id = ANY ($1::bigint[]) AND state IN (5, 6, 7, 8) RETURNING id, flow, sender, state
+),
+deleted AS (
+  DELETE FROM message USING gone WHERE message.id = gone.id RETURNING message.tenant, message.idempotency_key
+),
+unkeyed AS (
+  DELETE FROM idempotency USING deleted
+  WHERE idempotency.tenant = deleted.tenant AND idempotency.key = deleted.idempotency_key
+),
+less AS (
+  INSERT INTO tally (flow, sender, state, count)
+  SELECT flow, sender, state, -count(*) FROM gone GROUP BY flow, sender, state
+  ON CONFLICT (flow, sender, state) DO UPDATE SET count = tally.count + excluded.count
+)
+SELECT count(*) FROM gone;
+
+-- name: clean_tallies
+-- Counts of nothing go; answers how many. They are not looked for at each commit: an index of them would be written
+-- with every count.
+WITH gone AS (DELETE FROM tally WHERE count = 0 RETURNING flow) SELECT count(*) FROM gone;
+
+-- name: clean_journal
+-- Deletes journal lines by (message, number) and answers how many. Before its last line goes, a message that
+-- is still kept takes over how it ended. Notes of accounts that say nothing any more at $3 go as well.
+WITH given AS (
+  SELECT line.* FROM unnest($1::bigint[], $2::bigint[]) AS asked (message, number)
+  JOIN attempt AS line ON line.message = asked.message AND line.number = asked.number
+),
+kept AS (
+  UPDATE message SET outcome = given.outcome, code = given.code, text = given.text, reference = given.reference
+  FROM given JOIN entry ON entry.id = given.message AND entry.number = given.number
+  WHERE message.id = given.message
+),
+silent AS (
+  DELETE FROM account_note WHERE coalesce(stopped, '') = '' AND coalesce(flood_until, 0) < $3::bigint
+),
+gone AS (
+  DELETE FROM attempt USING given WHERE attempt.message = given.message AND attempt.number = given.number
+  RETURNING attempt.message
+)
+SELECT count(*) FROM gone;
+
+-- name: put
+-- Inserts or replaces configuration rows (fields of Document); of one that stands twice the last holds.
+INSERT INTO document (kind, tenant, name, body, updated_at)
+SELECT DISTINCT ON (kind, tenant, name) kind, tenant, name, body, updated_at
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[]) WITH ORDINALITY
+  AS given (kind, tenant, name, body, updated_at, place)
+ORDER BY kind, tenant, name, place DESC
+ON CONFLICT (kind, tenant, name) DO UPDATE SET body = excluded.body, updated_at = excluded.updated_at;
+
+-- name: shift_waits
+-- All noted waits move by so many ms.
+UPDATE account_note SET flood_until = flood_until + $1::bigint WHERE flood_until IS NOT NULL;
+
+-- name: remove
+-- Deletes a configuration row by (kind, tenant, name) and answers how many there were.
+WITH gone AS (DELETE FROM document WHERE kind = $1 AND tenant = $2 AND name = $3 RETURNING kind)
+SELECT count(*) FROM gone;
