@@ -42,7 +42,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         host: address to listen on; 0.0.0.0 opens the server to the network.
         port: port to listen on; 0 takes a free one.
         data: folder of the store, the keys and the logs.
-        store: URL of another store than the SQLite file in `data`.
+        store: URL of another store than the SQLite file in `data`: sqlite:///PATH or postgresql://USER@HOST/DATABASE.
         outgoing_allow: networks that webhooks and base URLs may reach besides public ones.
         log_level: least level that is logged.
         log_format: `auto` writes text on a terminal and JSON elsewhere.
@@ -252,9 +252,9 @@ def _path(raw: object) -> Path:
 
 def _store(raw: object) -> str | None:
     if not isinstance(raw, str):
-        _wrong(raw, "a URL such as sqlite:///data/paceline.db")
+        _wrong(raw, "a URL such as sqlite:///data/paceline.db or postgresql://user@host/database")
     if raw.strip() and not re.match(r"[a-z][a-z0-9+.-]*:", raw.strip()):
-        _wrong(raw, "a URL such as sqlite:///data/paceline.db")
+        _wrong(raw, "a URL such as sqlite:///data/paceline.db or postgresql://user@host/database")
     return raw.strip() or None
 
 
@@ -304,5 +304,5 @@ def _plain(name: str, value: Any) -> Any:
     if name == "data":
         return str(value)
     if name == "store" and value and urlsplit(value).password:
-        return re.sub(r"(//[^:/@]*:)[^@]*@", r"\1***@", value)
+        return re.sub(r"(//[^:/@]*:)[^/]*@", r"\1***@", value)
     return value

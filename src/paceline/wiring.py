@@ -31,6 +31,7 @@ from paceline.engine.service import Service
 from paceline.engine.threads import ThreadPool
 from paceline.model.errors import InvalidError, PacelineError, Problem
 from paceline.observe import configure_logging
+from paceline.stores.base import Store
 from paceline.stores.journal import JournalReader
 from paceline.stores.sqlite import SqliteStore
 from paceline.stores.sqlite_audit import SqliteJournalReader
@@ -51,12 +52,15 @@ SWITCH_S = 0.0001
 log = structlog.get_logger("paceline")
 
 
-def make_store(settings: Settings) -> SqliteStore:
+def make_store(settings: Settings) -> Store:
     """The store that the settings name.
 
     Raises:
         InvalidError: there is no such kind of store.
     """
+    if _is_postgres(settings):
+        store: Store = _postgres().PostgresStore(settings.store or "")
+        return store
     return SqliteStore(_store_path(settings), mark_copy)
 
 
@@ -70,11 +74,38 @@ def make_files(settings: Settings) -> SqliteFiles:
 
 
 def _store_path(settings: Settings) -> Path:
+    """The file of a SQLite store; only that kind has one."""
     if settings.store is None:
         return settings.data / FILE_NAME
     if settings.store.startswith("sqlite:///"):
         return Path(settings.store.removeprefix("sqlite:///"))
-    raise InvalidError([Problem("/store", "must be sqlite:///PATH; other stores are not there yet")])
+    if _is_postgres(settings):
+        raise InvalidError(
+            [
+                Problem(
+                    "/store",
+                    "is in PostgreSQL and no file: copy, check and restore it with the server's own tools",
+                )
+            ]
+        )
+    raise InvalidError([Problem("/store", "must be sqlite:///PATH or postgresql://USER@HOST/DATABASE")])
+
+
+def _is_postgres(settings: Settings) -> bool:
+    return (settings.store or "").startswith(("postgresql:", "postgres:"))
+
+
+def _postgres() -> Any:
+    """The PostgreSQL store, whose driver is not installed with the rest."""
+    try:
+        from paceline.stores import postgres
+    except ModuleNotFoundError as error:
+        if error.name != "asyncpg":
+            raise
+        raise InvalidError(
+            [Problem("/store", "needs the PostgreSQL driver: pip install 'paceline[postgres]'")]
+        ) from None
+    return postgres
 
 
 def make_journal_reader(settings: Settings, where: Path | None) -> JournalReader:
@@ -85,10 +116,12 @@ def make_journal_reader(settings: Settings, where: Path | None) -> JournalReader
     """
     if where is not None:
         return SqliteJournalReader(where / FILE_NAME if where.is_dir() else where)
-    store = make_store(settings)
-    if not isinstance(store, SqliteStore):
-        raise InvalidError([Problem("/store", "cannot be audited; name a data folder or a database file")])
-    return SqliteJournalReader(store.path)
+    if _is_postgres(settings):
+        _postgres()
+        from paceline.stores.postgres_audit import PostgresJournalReader
+
+        return PostgresJournalReader(settings.store or "")
+    return SqliteJournalReader(_store_path(settings))
 
 
 def repeatable_channels() -> frozenset[str]:
@@ -126,7 +159,7 @@ def make_service(
             longest_wait_ms=round(settings.longest_wait * 1000),
         ),
         threads,
-        facts or {"data": str(settings.data), "store": settings.store or FILE_NAME},
+        facts or {"data": str(settings.data), "store": settings.shown()["store"]["value"] or FILE_NAME},
         http.close,
     )
 
@@ -143,11 +176,12 @@ async def look(settings: Settings) -> list[dict[str, Any]]:
 
     Raises:
         OccupiedError, SchemaError, UnavailableError: the store is in use, not ours, or cannot be read or copied.
+        InvalidError: it is no file, so that only a running server can tell of it.
     """
-    store = make_store(settings)
+    path = _store_path(settings)
     with tempfile.TemporaryDirectory(prefix="paceline-doctor-") as name:
         copy = Path(name)
-        await asyncio.to_thread(copy_idle, store.path, copy / FILE_NAME)
+        await asyncio.to_thread(copy_idle, path, copy / FILE_NAME)
         secret = settings.data / SECRET_FILE
         if secret.is_file():
             await asyncio.to_thread(shutil.copy, secret, copy / SECRET_FILE)

@@ -21,12 +21,13 @@ from paceline.cli.server import Server
 class Running:
     """A server of its own, and the command line pointed at it."""
 
-    def __init__(self, folder: Path, hook: str) -> None:
+    def __init__(self, folder: Path, hook: str, **more: str) -> None:
+        """`more` is for its environment."""
         self.folder, self.hook = folder, hook
         self.data = folder / "data"
         self.port = free_port()
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PACELINE_")}
-        self.environment = environment | {"PACELINE_OUTGOING_ALLOW": "127.0.0.0/8"}
+        self.environment = environment | {"PACELINE_OUTGOING_ALLOW": "127.0.0.0/8"} | more
         command = [
             sys.executable,
             "-m",

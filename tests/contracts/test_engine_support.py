@@ -17,6 +17,7 @@ from paceline.engine.service import Service
 from paceline.engine.threads import ThreadPool
 from paceline.model.checks import print_time
 from paceline.model.outcomes import Accepted, Outcome
+from paceline.stores.base import Store
 from paceline.stores.sqlite import SqliteStore
 
 ADMIN = Caller(None, "admin", "root key")
@@ -64,11 +65,12 @@ class Other(Script):
 class Engine:
     """A running service with one account `a0` (one call at a time) of tenant `default`, shared by all."""
 
-    def __init__(self, folder: Path, clock: Clock | None = None) -> None:
+    def __init__(self, folder: Path, clock: Clock | None = None, store: Store | None = None) -> None:
+        self.folder = folder
         self.clock = clock or SystemClock()
         self.script, self.other = Script(), Other()
         self.threads = ThreadPool()
-        self.store = SqliteStore(folder / "queue.db", mark_copy)
+        self.store = store or SqliteStore(folder / "queue.db", mark_copy)
         self.service = Service(
             self.store, {"script": self.script, "other": self.other}, self.clock, Vault(bytes(32)), lambda: 0.5,
             lambda _url: None, Options(), self.threads, {"data": str(folder)}, _nothing,
@@ -132,9 +134,11 @@ async def _nothing() -> None:
 
 
 @asynccontextmanager
-async def running(folder: Path, clock: Clock | None = None) -> AsyncIterator[Engine]:
-    """An engine, started and in the end closed."""
-    engine = Engine(folder, clock)
+async def running(
+    folder: Path, clock: Clock | None = None, store: Store | None = None
+) -> AsyncIterator[Engine]:
+    """An engine, started and in the end closed; on a file in the folder, or on the store that is given."""
+    engine = Engine(folder, clock, store)
     await engine.start()
     try:
         yield engine

@@ -21,7 +21,7 @@ async def after(crashed: Engine | None, folder: Path) -> AsyncIterator[Engine]:
     """An engine on what a crash of the one before would have left: its files as they are at this moment."""
     folder.mkdir()
     if crashed is not None:
-        for path in crashed.store.path.parent.glob("queue.db*"):
+        for path in crashed.folder.glob("queue.db*"):
             shutil.copy(path, folder)
     engine = Engine(folder)
     vars(engine.script)["repeat_is_safe"] = True  # this one object, in this suite only
@@ -175,7 +175,7 @@ async def test_a_call_back_tells_that_a_message_was_set_aside_or_is_uncertain(tm
         id_ = await engine0.send(text="x", callback_url="https://example.com/told")
         await engine0.script.calls(1)
         (tmp_path / "1").mkdir()
-        for path in engine0.store.path.parent.glob("queue.db*"):
+        for path in engine0.folder.glob("queue.db*"):
             shutil.copy(path, tmp_path / "1")
         engine1 = Engine(tmp_path / "1")  # here the channel is not safe to repeat
         told: list[tuple[str, int]] = []

@@ -29,7 +29,8 @@ def up(
         host: Address to listen on. Default: 127.0.0.1, this machine only.
         port: Port to listen on. Default: 8080.
         data: Folder of the store and the keys. Default: data.
-        store: URL of another store than the SQLite file in the data folder.
+        store: URL of another store than the SQLite file in the data folder, such as
+            postgresql://user@host/database. A password is better kept in PACELINE_STORE.
         config: Read this file instead of ./paceline.toml.
         setting: Any other setting, as name=value. May be given again.
     """

@@ -21,6 +21,10 @@ class Address(msgspec.Struct, frozen=True):
     schema: str
     name: str
 
+    def __repr__(self) -> str:
+        """Without the password: it may come to stand in a log."""
+        return f"Address({self.name!r})"
+
 
 def parse_address(url: str) -> Address:
     """Read ``postgresql://user:password@host:port/database?schema=paceline``; other options are the driver's.
@@ -36,6 +40,10 @@ def parse_address(url: str) -> Address:
         raise InvalidError([Problem("/store", _FORM)]) from None
     if parts.scheme != SCHEME or parts.fragment or not parts.path.strip("/"):
         raise InvalidError([Problem("/store", _FORM)])
+    if "password" in dict(options):
+        raise InvalidError(
+            [Problem("/store", "has the password as an option; it belongs behind the user: USER:PASSWORD@")]
+        )
     schema = dict(options).get("schema", DEFAULT_SCHEMA)
     if not _SCHEMA.fullmatch(schema) or schema.startswith("pg_"):
         raise InvalidError(

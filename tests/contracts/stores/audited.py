@@ -21,6 +21,7 @@ from paceline.model.outcomes import (
     Temporary,
     Unknown,
 )
+from paceline.stores.base import Store
 from tests.contracts.test_engine_support import ADMIN, Engine, running
 
 START = 1_800_000_000_000
@@ -110,11 +111,13 @@ async def _paced(engine: Engine) -> list[str]:
     return ids
 
 
-def made(folder: Path, also: Callable[[Engine], Awaitable[None]] | None = None) -> dict[str, Any]:
+def made(
+    folder: Path, also: Callable[[Engine], Awaitable[None]] | None = None, store: Store | None = None
+) -> dict[str, Any]:
     """A store with every kind of life in it, by a real engine on a clock that is moved by hand."""
 
     async def make() -> dict[str, Any]:
-        async with running(folder, ManualClock(START)) as engine:
+        async with running(folder, ManualClock(START), store) as engine:
             names: dict[str, Any] = dict(await lives(engine))
             names["paced"] = await _paced(engine)
             if also is not None:

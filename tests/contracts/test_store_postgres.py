@@ -1,0 +1,418 @@
+"""What is PostgreSQL's own: whose schema it is, who owns it, what the server has to be like, what reads cost."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import asyncpg
+import pytest
+
+from paceline.model.errors import (
+    ConflictError,
+    InvalidError,
+    OccupiedError,
+    SchemaError,
+    UnavailableError,
+)
+from paceline.model.messages import AccountNote
+from paceline.stores import postgres, postgres_migrate, postgres_session
+from paceline.stores.base import Filter
+from paceline.stores.calls import TooSlowError
+from paceline.stores.postgres import PostgresStore
+from paceline.stores.postgres_address import parse_address
+from paceline.stores.statements import Migration, load_migrations
+from tests.contracts.stores.making import EVERYTHING, FLOW, NOW, mark, message, one, settlement
+from tests.contracts.stores.postgres_server import PrivateServer, execute, url_for
+
+_KEEP_OPEN = """
+import asyncio, sys
+from paceline.stores.postgres import PostgresStore
+async def run():
+    store = PostgresStore(sys.argv[1])
+    await store.open(0)
+    print("open", flush=True)
+    await asyncio.sleep(600)
+asyncio.run(run())
+"""
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[PostgresStore]:
+    made = PostgresStore(url_for(tmp_path))
+    await made.open(NOW)
+    yield made
+    await made.close()
+
+
+def base(folder: Path) -> tuple[str, str]:
+    """The database and the schema of a folder's store."""
+    url, _, schema = url_for(folder).partition("?schema=")
+    return url, schema
+
+
+async def ask(folder: Path, question: str) -> Any:
+    """One value, by a connection of the test's own."""
+    url, schema = base(folder)
+    connection = await asyncpg.connect(url, server_settings={"search_path": schema})
+    try:
+        return await connection.fetchval(question)
+    finally:
+        await connection.close()
+
+
+# Addresses
+
+
+@pytest.mark.parametrize(
+    ("url", "dsn", "schema", "name"),
+    [
+        ("postgresql://u@h/d", "postgresql://u@h/d", "paceline", "postgresql://u@h/d"),
+        ("postgresql://u:p%40@h:5433/d?schema=x_1&sslmode=require", "postgresql://u:p%40@h:5433/d?sslmode=require", "x_1", "postgresql://u@h:5433/d?schema=x_1"),
+        ("postgresql://[::1]:5/d", "postgresql://[::1]:5/d", "paceline", "postgresql://[::1]:5/d"),
+    ],
+)  # fmt: skip
+def test_an_address_is_taken_apart_and_shown_without_its_password(
+    url: str, dsn: str, schema: str, name: str
+) -> None:
+    address = parse_address(url)
+    assert (address.dsn, address.schema, address.name) == (dsn, schema, name)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgres://u:secret@h/d", "postgresql://u:secret@h", "postgresql://u:secret@h:x/d", "postgresql://h/d?schema=",
+        "postgresql://u:secret@h/d?schema=A", "postgresql://u:secret@h/d?schema=pg_x",
+        "postgresql://u:secret@h/d?schema=a;drop", "postgresql://h/d?password=secret", "postgresql://u:secret@h/d#x",
+    ],
+)  # fmt: skip
+def test_an_address_that_cannot_be_one_is_refused_without_repeating_it(url: str) -> None:
+    with pytest.raises(InvalidError) as refused:
+        parse_address(url)
+    assert "secret" not in str(refused.value)
+
+
+# One owner
+
+
+async def test_a_second_process_is_refused_and_told_who_is_there(
+    tmp_path: Path, store: PostgresStore
+) -> None:
+    second = PostgresStore(url_for(tmp_path))
+    with pytest.raises(OccupiedError, match=rf"in use by process {os.getpid()} on .*\?schema=NAME"):
+        await second.open(NOW)
+    await store.add([message()], [FLOW], NOW)
+    await store.close()
+    await second.open(NOW)
+    await second.close()
+
+
+async def test_two_schemas_of_one_database_have_two_owners(tmp_path: Path, store: PostgresStore) -> None:
+    (tmp_path / "other").mkdir()
+    other = PostgresStore(url_for(tmp_path / "other"))
+    await other.open(NOW)
+    await other.add([message()], [FLOW], NOW)
+    assert await store.count(EVERYTHING) == {}
+    await other.close()
+
+
+async def test_the_owner_that_was_killed_is_followed_at_once(tmp_path: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-c", _KEEP_OPEN, url_for(tmp_path)], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"open\n"
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    store = PostgresStore(url_for(tmp_path), take_over_s=3600)
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                await store.open(NOW)
+                break
+            except OccupiedError:  # the server has not noticed yet
+                await asyncio.sleep(0.05)
+    await store.close()
+
+
+async def test_an_owner_that_may_come_back_has_time_for_that(tmp_path: Path) -> None:
+    first = PostgresStore(url_for(tmp_path))
+    await first.open(NOW)
+    await execute(base(tmp_path)[0], f"UPDATE {base(tmp_path)[1]}.owner SET machine = 'elsewhere'")
+    writer = first._writer
+    original, let = writer._connect, asyncio.Event()
+
+    async def later() -> postgres_session.Session:
+        await let.wait()
+        return await original()
+
+    writer._connect = later
+    writer._session.connection.terminate()
+    impatient = asyncio.ensure_future(PostgresStore(url_for(tmp_path), take_over_s=30).open(NOW))
+    await asyncio.sleep(0.6)
+    assert not impatient.done()
+    let.set()
+    with pytest.raises(OccupiedError):
+        await impatient
+    await first.add([message()], [FLOW], NOW)
+    await first.close()
+
+
+async def test_an_owner_that_was_followed_writes_nothing_any_more(tmp_path: Path) -> None:
+    first = PostgresStore(url_for(tmp_path))
+    await first.open(NOW)
+    row = message()
+    await first.add([row], [FLOW], NOW)
+    (given,) = await first.hand_over([mark(row)], NOW)
+    await execute(base(tmp_path)[0], f"UPDATE {base(tmp_path)[1]}.owner SET machine = 'elsewhere'")
+    writer = first._writer
+    original, let = writer._connect, asyncio.Event()
+
+    async def later() -> postgres_session.Session:
+        await let.wait()
+        return await original()
+
+    writer._connect = later
+    writer._session.connection.terminate()
+    second = PostgresStore(url_for(tmp_path), take_over_s=0.5)
+    async with asyncio.timeout(10):
+        await second.open(NOW)
+    let.set()
+    await asyncio.sleep(0.3)
+    for _ in range(2):
+        with pytest.raises(UnavailableError, match=r"took .* over"):
+            await first.settle([settlement(given)], [], [], [], NOW)
+    assert await second.processing() == [given]
+    assert await second.settle([settlement(given)], [], [], [], NOW) == []
+    await first.close()
+    with pytest.raises(OccupiedError):  # it gave nothing up that is not its own
+        await PostgresStore(url_for(tmp_path)).open(NOW)
+    await second.close()
+
+
+async def test_each_commit_asks_for_the_fencing_number(tmp_path: Path, store: PostgresStore) -> None:
+    row = message()
+    await store.add([row], [FLOW], NOW)
+    await execute(base(tmp_path)[0], f"UPDATE {base(tmp_path)[1]}.owner SET fencing = fencing + 1")
+    with pytest.raises(UnavailableError, match="restart this process"):
+        await store.hand_over([mark(row)], NOW)
+    assert (await one(store, row.id)).state == 2
+    assert await store.processing() == []
+
+
+async def test_a_store_that_was_closed_lets_the_next_one_in_at_once(tmp_path: Path) -> None:
+    store = PostgresStore(url_for(tmp_path), take_over_s=3600)
+    for _ in range(2):
+        async with asyncio.timeout(10):
+            await store.open(NOW)
+        await store.close()
+    with pytest.raises(UnavailableError):
+        await store.add([message()], [FLOW], NOW)
+    with pytest.raises(UnavailableError):
+        await store.get([1])
+
+
+# Schemas
+
+
+async def test_a_schema_of_another_program_is_left_alone(tmp_path: Path) -> None:
+    url, schema = base(tmp_path)
+    await execute(url, f"CREATE SCHEMA {schema}", f"CREATE TABLE {schema}.theirs (id integer)")
+    with pytest.raises(SchemaError, match="belongs to another program"):
+        await PostgresStore(url_for(tmp_path)).open(NOW)
+    assert await ask(tmp_path, f"SELECT count(*) FROM pg_tables WHERE schemaname = '{schema}'") == 1
+
+
+async def test_a_newer_schema_is_refused_and_an_older_one_brought_up_to_date(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = PostgresStore(url_for(tmp_path))
+    await store.open(NOW)
+    row = message()
+    await store.add([row], [FLOW], NOW)
+    await store.close()
+    known = load_migrations("postgres")
+    note = Migration(len(known) + 1, "note", "ALTER TABLE message ADD COLUMN note text", "-")
+    bad = Migration(len(known) + 2, "bad", "CREATE TABLE extra (id integer); SELECT * FROM nowhere", "-")
+    with monkeypatch.context() as patch:
+        patch.setattr(postgres_migrate, "load_migrations", lambda _dialect: (*known, note, bad))
+        with pytest.raises(asyncpg.UndefinedTableError):
+            await PostgresStore(url_for(tmp_path)).open(NOW)
+        assert await ask(tmp_path, "SELECT version FROM paceline_schema") == len(known) + 1
+        assert await ask(tmp_path, "SELECT to_regclass('extra')") is None
+    with pytest.raises(SchemaError, match="written by a newer Paceline"):
+        await PostgresStore(url_for(tmp_path)).open(NOW)
+    with monkeypatch.context() as patch:
+        patch.setattr(postgres_migrate, "load_migrations", lambda _dialect: (*known, note))
+        await store.open(NOW)
+    assert (await one(store, row.id)).id == row.id
+    await store.close()
+
+
+# The server
+
+
+async def test_a_server_that_is_not_there_is_named_without_the_password() -> None:
+    with pytest.raises(
+        UnavailableError, match=r"postgresql://me@127\.0\.0\.1:9/x cannot be reached"
+    ) as refused:
+        await PostgresStore("postgresql://me:secret@127.0.0.1:9/x").open(NOW)
+    assert "secret" not in str(refused.value)
+
+
+async def test_a_database_that_is_not_there_is_told(tmp_path: Path) -> None:
+    url = base(tmp_path)[0].rpartition("/")[0] + "/no_such_database"
+    with pytest.raises(UnavailableError, match="does not exist"):
+        await PostgresStore(url).open(NOW)
+
+
+async def test_another_encoding_than_utf8_is_refused(tmp_path: Path) -> None:
+    url, _ = base(tmp_path)
+    name = url.rpartition("/")[2] + "_latin"
+    create = f"CREATE DATABASE {name} ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"
+    await execute(url, create)
+    try:
+        with pytest.raises(SchemaError, match="use a database with UTF8"):
+            await PostgresStore(f"{url.rpartition('/')[0]}/{name}").open(NOW)
+    finally:
+        await execute(url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.mark.parametrize("weak", ["off", "local"])
+async def test_a_commit_is_on_disk_whatever_the_role_is_set_to(tmp_path: Path, weak: str) -> None:
+    url, schema = base(tmp_path)
+    await execute(
+        url, f"CREATE ROLE {schema} LOGIN SUPERUSER", f"ALTER ROLE {schema} SET synchronous_commit = {weak}"
+    )
+    store = PostgresStore(url_for(tmp_path).replace("://postgres@", f"://{schema}@"))
+    try:
+        await store.open(NOW)
+        assert await store._writer._session.connection.fetchval("SHOW synchronous_commit") == "on"
+        await store.close()
+    finally:
+        await execute(url, f"DROP OWNED BY {schema} CASCADE", f"DROP ROLE {schema}")
+
+
+@pytest.mark.slow
+async def test_a_server_without_fsync_is_refused() -> None:
+    server = await asyncio.to_thread(PrivateServer, "fsync=off")
+    try:
+        with pytest.raises(SchemaError, match=r"fsync = off: .* lost when the power fails"):
+            await PostgresStore(server.url).open(NOW)
+        assert await ask_of(server.url, "SELECT to_regnamespace('paceline')") is None
+    finally:
+        await asyncio.to_thread(server.remove)
+
+
+async def ask_of(url: str, question: str) -> Any:
+    connection = await asyncpg.connect(url)
+    try:
+        return await connection.fetchval(question)
+    finally:
+        await connection.close()
+
+
+async def test_a_pooler_in_between_is_refused_in_plain_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        asyncpg.Connection, "get_server_pid", lambda _self: 1
+    )  # a pooler answers with its own
+    with pytest.raises(SchemaError, match=r"behind a pooler .* PgBouncer.* name the server itself"):
+        await PostgresStore(url_for(tmp_path)).open(NOW)
+
+
+async def test_a_standby_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = {"version": 150000, "encoding": "UTF8", "backend": 1, "fsync": "on", "standby": True}
+    connection = SimpleNamespace(get_server_pid=lambda: 1)
+
+    async def row(_name: str) -> dict[str, Any]:
+        return facts
+
+    session: Any = SimpleNamespace(row=row, connection=connection)
+    address = parse_address("postgresql://h/d")
+    with pytest.raises(UnavailableError, match="is a standby"):
+        await postgres_session.check_server(session, address)
+    facts |= {"version": 130009, "shown": "13.9"}
+    with pytest.raises(SchemaError, match=r"runs PostgreSQL 13\.9; 14 or newer"):
+        await postgres_session.check_server(session, address)
+
+
+# Reading and writing
+
+
+async def test_a_read_waits_for_no_writer(tmp_path: Path, store: PostgresStore) -> None:
+    row = message()
+    await store.add([row], [FLOW], NOW)
+    url, schema = base(tmp_path)
+    blocker = await asyncpg.connect(url)
+    await blocker.execute("BEGIN")
+    await blocker.execute(f"SELECT * FROM {schema}.owner FOR UPDATE")
+    waiting = asyncio.ensure_future(store.hand_over([mark(row)], NOW))
+    async with asyncio.timeout(5):
+        assert (await one(store, row.id)).state == 2
+        assert await store.count(Filter()) == {2: 1}
+        assert [m.id for m in await store.find(EVERYTHING, None, 9)] == [row.id]
+    assert not waiting.done()
+    await blocker.execute("ROLLBACK")
+    await blocker.close()
+    assert len(await waiting) == 1
+
+
+async def test_a_search_that_takes_too_long_is_stopped_and_others_go_on(
+    tmp_path: Path, store: PostgresStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.close()
+    monkeypatch.setattr(postgres, "_SEARCH_SECONDS", 0.3)
+    await store.open(NOW)
+    url, schema = base(tmp_path)
+    blocker = await asyncpg.connect(url)
+    await blocker.execute(f"BEGIN; LOCK TABLE {schema}.ended IN ACCESS EXCLUSIVE MODE")
+    with pytest.raises(TooSlowError, match="narrow it by state"):
+        await store.find(EVERYTHING, None, 9)
+    await store.add([message()], [FLOW], NOW)
+    await blocker.close()
+    assert len(await store.find(EVERYTHING, None, 9)) == 1
+
+
+async def test_what_a_provider_says_is_kept_even_where_it_is_no_text(store: PostgresStore) -> None:
+    row = message()
+    await store.add([row], [FLOW], NOW)
+    (given,) = await store.hand_over([mark(row)], NOW)
+    ending = settlement(
+        given, "refuse", outcome="Permanent", code="a\x00b", text="\ud800 汉", reference="\x00"
+    )
+    await store.settle([ending], [AccountNote("acme/bot", stopped="no\x00")], [], [], NOW)
+    found = await one(store, row.id)
+    assert (found.code, found.text, found.reference) == ("a\ufffdb", "? 汉", "\ufffd")
+    assert (await store.notes())[0].stopped == "no\ufffd"
+
+
+@pytest.mark.parametrize("text", ["a\x00b", "\ud800"])
+async def test_a_message_that_cannot_be_stored_is_refused_alone(store: PostgresStore, text: str) -> None:
+    good, bad = message(), message(recipient=text)
+    answers = await asyncio.gather(
+        store.add([good], [FLOW], NOW), store.add([bad], [FLOW], NOW), return_exceptions=True
+    )
+    assert isinstance(answers[1], InvalidError)
+    assert [m.id for m in await store.get([good.id, bad.id])] == [good.id]
+
+
+async def test_a_copy_is_the_servers_own_business(store: PostgresStore, tmp_path: Path) -> None:
+    with pytest.raises(ConflictError, match="pg_dump"):
+        await store.copy(tmp_path / "copy", NOW)
+
+
+async def test_counts_of_nothing_go_with_the_next_clean_up(tmp_path: Path, store: PostgresStore) -> None:
+    row = message()
+    await store.add([row], [FLOW], NOW)
+    (given,) = await store.hand_over([mark(row)], NOW)
+    await store.settle([settlement(given)], [], [], [], NOW)
+    assert await ask(tmp_path, "SELECT count(*) FROM tally WHERE count = 0") == 1
+    assert await store.clean(Filter(), None, None, 9) == 1
+    assert await ask(tmp_path, "SELECT count(*) FROM tally") == 0
