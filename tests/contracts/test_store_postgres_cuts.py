@@ -12,7 +12,7 @@ from paceline.model.errors import UnavailableError
 from paceline.model.messages import HandedOver, NewMessage
 from paceline.stores import postgres
 from paceline.stores.postgres import PostgresStore
-from paceline.stores.postgres_session import connect
+from paceline.stores.postgres_session import Session, connect
 from tests.contracts.stores.making import (
     EVERYTHING,
     FLOW,
@@ -120,14 +120,46 @@ async def test_nobody_hears_anything_until_it_is_known(store: PostgresStore, way
             await asyncio.sleep(0.01)
     await asyncio.sleep(0.3)
     assert not doubtful.done()
-    with pytest.raises(UnavailableError):  # this one was not begun: it is refused at once
-        await store.add([other], [FLOW], NOW)
+    refused = store.add([other], [FLOW], NOW)
+    assert refused.done()  # it was not begun, and nothing of it waits
+    with pytest.raises(UnavailableError):
+        await refused
     assert "away" in await store.health()
     way.down = False
     async with asyncio.timeout(10):
         assert [a.id for a in await doubtful] == [row.id]
     await written(store, other)
     assert [m.id for m in await store.get([row.id, other.id])] == [row.id, other.id]
+
+
+async def test_a_doubtful_commit_is_not_taken_for_that_of_the_next_owner(
+    store: PostgresStore, way: Way, tmp_path: Path
+) -> None:
+    await execute(
+        url_for(tmp_path).partition("?")[0],
+        f"UPDATE {way.url.partition('schema=')[2]}.owner SET machine = 'elsewhere'",
+    )
+    row, theirs = message(), message()
+    writer = store._writer
+    original, let = writer._connect, asyncio.Event()
+
+    async def later() -> Session:
+        await let.wait()
+        return await original()
+
+    writer._connect = later
+    way.next = Cut.BEFORE
+    doubtful = asyncio.ensure_future(store.add([row], [FLOW], NOW))
+    next_owner = PostgresStore(url_for(tmp_path), take_over_s=0.5)
+    async with asyncio.timeout(10):
+        while not way.cuts:
+            await asyncio.sleep(0.01)
+        await next_owner.open(NOW)
+    await next_owner.add([theirs], [FLOW], NOW)  # the same number, of another owner
+    await next_owner.close()
+    let.set()
+    with pytest.raises(UnavailableError, match=r"took .* over"):
+        await doubtful
 
 
 async def test_a_store_that_is_closed_while_the_server_is_away_ends(store: PostgresStore, way: Way) -> None:

@@ -24,6 +24,7 @@ TAKE_OVER_S: Final = 10.0
 """How long an owner that is neither known to be dead nor connected may take to come back before another one follows.
 One whose server was restarted is back within a second of the server."""
 _LOOK_AGAIN_S: Final = 0.25
+_TRIES: Final = 4
 
 log = structlog.get_logger("paceline.store")
 
@@ -48,8 +49,12 @@ class Ownership:
         Raises:
             OccupiedError: another process has it.
         """
-        if not await session.value("lock", self._address.schema):
-            raise OccupiedError(await self._who(session))
+        for _ in range(_TRIES):
+            if await session.value("lock", self._address.schema):
+                return
+            # One that was killed a moment ago: the server has not noticed yet.
+            await asyncio.sleep(_LOOK_AGAIN_S)
+        raise OccupiedError(await self._who(session))
 
     async def take(self, session: Session) -> None:
         """Become the owner; the lock is held and the schema is there.

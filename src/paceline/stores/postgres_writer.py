@@ -23,6 +23,7 @@ _MOST_ROWS: Final = 5_000
 """A commit takes calls until it has this many rows, so that the last one in line does not wait for all."""
 _FIRST_PAUSE_S: Final = 0.05
 _LONGEST_PAUSE_S: Final = 1.0
+_GOODBYE_S: Final = 2.0
 
 log = structlog.get_logger("paceline.store")
 
@@ -99,11 +100,16 @@ class Writer:
             if self._session.closed:  # lost while there was nothing to do
                 await self._reconnect(None)
             while calls := self._take():
-                await self._serve(calls)
+                try:
+                    await self._serve(calls)
+                except Exception as error:
+                    log.exception("writer failed")
+                    _answer(calls, error)
                 resolve(calls)
         if not self._session.closed:
             with suppress(Exception):  # then the next owner finds out by itself that this one is gone
-                await self._ownership.release(self._session)
+                async with asyncio.timeout(_GOODBYE_S):
+                    await self._ownership.release(self._session)
         await self._session.close()
 
     def _take(self) -> list[Call]:
