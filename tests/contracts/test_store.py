@@ -814,32 +814,28 @@ async def test_health_tells_the_facts(store: Store) -> None:
     assert facts["file_bytes"] > 0
 
 
-async def test_everything_is_there_after_closing_and_opening(tmp_path: Path) -> None:
-    for name, make in MAKERS.items():
-        folder = tmp_path / name
-        folder.mkdir()
-        store = make(folder)
-        await store.open(NOW)
-        machine = Machine(store, 5)
-        for _ in range(40):
-            await machine.step()
-        before = (
+@pytest.mark.parametrize("name", MAKERS)
+async def test_everything_is_there_after_closing_and_opening(tmp_path: Path, name: str) -> None:
+    async def all_of(store: Store) -> tuple[Any, ...]:
+        return (
             await store.find(Filter(), None, 1000),
             await store.tallies(),
             await store.daily([0]),
             await store.processing(),
         )
-        await store.close()
-        again = make(folder)
-        await again.open(NOW)
-        after = (
-            await again.find(Filter(), None, 1000),
-            await again.tallies(),
-            await again.daily([0]),
-            await again.processing(),
-        )
-        await again.close()
-        assert before == after
+
+    store = MAKERS[name](tmp_path)
+    await store.open(NOW)
+    machine = Machine(store, 5)
+    for _ in range(40):
+        await machine.step()
+    before = await all_of(store)
+    await store.close()
+    again = MAKERS[name](tmp_path)
+    await again.open(NOW)
+    after = await all_of(again)
+    await again.close()
+    assert before == after
 
 
 async def test_a_commit_of_nothing_but_known_keys_stores_nothing(store: Store) -> None:

@@ -27,7 +27,8 @@ _ONE_PLAN: Final = {
     # Each statement of lanes and writer has one good plan: from the few given rows by index to what they name. The
     # tables go from empty to full and back in minutes, so statistics of them are nearly always old, and a plan made
     # from those reads a whole table for one row.
-    "enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off",
+    "enable_seqscan": "off", "enable_bitmapscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off",
+    "enable_material": "off",
     "plan_cache_mode": "force_generic_plan",
 }  # fmt: skip
 WRITING: Final = _ONE_PLAN | {"idle_in_transaction_session_timeout": str(round(COMMAND_S * 1000))}

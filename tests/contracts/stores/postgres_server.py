@@ -28,8 +28,6 @@ T = TypeVar("T")
 _USUAL = "postgresql://postgres@127.0.0.1:5432/postgres"
 _NONE = "there is no PostgreSQL here: nothing answers at TEST_POSTGRES_URL or on port 5432, and no initdb is installed"
 
-skipped: list[str] = []
-"""Why tests were left out, for the end of the report."""
 _undo: list[Callable[[], None]] = []
 
 
@@ -58,7 +56,6 @@ def missing(reason: str) -> None:
     """Leave the test out, so that nobody overlooks it; where everything has to be there, fail it."""
     if os.environ.get("CI") == "true":
         pytest.fail(reason)
-    skipped.append(reason)
     pytest.skip(reason)
 
 
@@ -183,13 +180,14 @@ async def _answers(url: str) -> bool:
 
 def _programs() -> Path | None:
     """The folder of the newest server's programs."""
+    found = shutil.which("initdb")
     folders = sorted(
         Path("/usr/lib/postgresql").glob("*/bin"), key=lambda p: float(p.parent.name), reverse=True
     )
-    found = shutil.which("initdb")
-    return next(
-        (f for f in ([Path(found).parent] if found else []) + folders if (f / "initdb").exists()), None
-    )
+    for folder in ([Path(found).parent] if found else []) + folders:
+        if all((folder / program).exists() for program in ("initdb", "pg_ctl")):
+            return folder
+    return None
 
 
 def _known(user: str) -> bool:

@@ -23,13 +23,15 @@ ON CONFLICT (flow, sender, state) DO UPDATE SET count = tally.count + excluded.c
 -- name: hand_over
 -- Makes hand-overs durable (fields of Mark) where the message is still pending in the flow that the mark names,
 -- and answers (position, HandedOver). Number, sender and start are the open journal line: it is written as a row when
--- it ends, which spares writing it twice.
+-- it ends, which spares writing it twice. OFFSET 0 keeps flow and state out of the look-up: by them the planner
+-- would go through all that is pending, since an index of just that is there.
 -- arrow: pending -hand-over-> processing
 WITH fitting AS (
   SELECT DISTINCT ON (line.id) line.id, mark.account, mark.started, mark.place
   FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::bigint[]) WITH ORDINALITY
     AS mark (id, flow, account, started, place)
-  JOIN waiting AS line ON line.id = mark.id AND line.flow = mark.flow AND line.state = 2
+  CROSS JOIN LATERAL (SELECT id, flow, state FROM waiting WHERE waiting.id = mark.id OFFSET 0) AS line
+  WHERE line.flow = mark.flow AND line.state = 2
   ORDER BY line.id, mark.place
 ),
 gone AS (
