@@ -28,6 +28,7 @@ from paceline.stores.postgres import PostgresStore
 from paceline.stores.postgres_address import parse_address
 from paceline.stores.statements import Migration, load_migrations
 from tests.contracts.stores.making import EVERYTHING, FLOW, NOW, mark, message, one, settlement
+from tests.contracts.stores.postgres_cut import Cut, way_to
 from tests.contracts.stores.postgres_server import PrivateServer, execute, url_for
 
 _KEEP_OPEN = """
@@ -305,18 +306,27 @@ async def test_another_encoding_than_utf8_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("weak", ["off", "local"])
-async def test_a_commit_is_on_disk_whatever_the_role_is_set_to(tmp_path: Path, weak: str) -> None:
-    url, schema = base(tmp_path)
+async def test_an_ordinary_role_is_enough_and_a_commit_is_on_disk_whatever_it_is_set_to(
+    tmp_path: Path, weak: str
+) -> None:
+    url, role = base(tmp_path)
     await execute(
-        url, f"CREATE ROLE {schema} LOGIN SUPERUSER", f"ALTER ROLE {schema} SET synchronous_commit = {weak}"
-    )
-    store = PostgresStore(url_for(tmp_path).replace("://postgres@", f"://{schema}@"))
+        url, f"CREATE ROLE {role} LOGIN", f"ALTER ROLE {role} SET synchronous_commit = {weak}",
+        f"GRANT CREATE ON DATABASE {url.rpartition('/')[2]} TO {role}",
+    )  # fmt: skip
     try:
-        await store.open(NOW)
-        assert await store._writer._session.connection.fetchval("SHOW synchronous_commit") == "on"
-        await store.close()
+        async with way_to(url_for(tmp_path).replace("://postgres@", f"://{role}@")) as way:
+            store = PostgresStore(way.url)
+            await store.open(NOW)
+            row, other = message(), message()
+            for added, cut in ((other, None), (row, Cut.HALF)):  # then it has to end a connection of its own
+                way.next = cut
+                await store.add([added], [FLOW], NOW)
+                assert await store._writer._session.connection.fetchval("SHOW synchronous_commit") == "on"
+            assert (await one(store, row.id)).state == 2
+            await store.close()
     finally:
-        await execute(url, f"DROP OWNED BY {schema} CASCADE", f"DROP ROLE {schema}")
+        await execute(url, f"DROP OWNED BY {role} CASCADE", f"DROP ROLE {role}")
 
 
 @pytest.mark.slow

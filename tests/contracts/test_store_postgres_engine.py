@@ -4,9 +4,11 @@ import asyncio
 import json
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 
 from paceline import wiring
@@ -150,3 +152,41 @@ def test_a_server_runs_on_it_and_a_second_one_is_refused(tmp_path: Path) -> None
     listed = json.loads(again.run("messages", "list", "--json").stdout)
     assert [one["state"] for one in listed] == ["completed"]
     assert again.stop() == 0
+
+
+@pytest.mark.slow
+def test_kills_of_the_process_break_no_promise(tmp_path: Path) -> None:
+    with receiver() as hook:
+        lines = [
+            json.dumps({"channel": "webhook", "to": f"{hook}{n}", "payload": {"n": n}}) for n in range(150)
+        ]
+        (tmp_path / "many.jsonl").write_text("\n".join(lines))
+        for _ in range(2):  # at the third kill what was under way each time would be set aside
+            server = Running(tmp_path, hook, PACELINE_STORE=url_for(tmp_path))
+            assert server.run("send", "--file", "many.jsonl").returncode == 0
+            server.process.kill()
+            server.process.wait()
+        assert sum(_counts(tmp_path).values()) == 300
+        server = Running(tmp_path, hook, PACELINE_STORE=url_for(tmp_path))
+        try:
+            end = time.monotonic() + 60
+            while _counts(tmp_path) != {5: 300}:
+                assert time.monotonic() < end, _counts(tmp_path)
+                time.sleep(0.05)
+            assert server.json("audit")["verdict"] == "clean"
+        finally:
+            server.stop()
+
+
+def _counts(folder: Path) -> dict[int, int]:
+    """How many messages are in each state."""
+
+    async def ask() -> dict[int, int]:
+        base, _, schema = url_for(folder).partition("?schema=")
+        connection = await asyncpg.connect(base, server_settings={"search_path": schema})
+        try:
+            return dict(await connection.fetch("SELECT state, count(*) FROM entry GROUP BY state"))
+        finally:
+            await connection.close()
+
+    return in_thread(ask)
