@@ -209,6 +209,7 @@ class Load:
         self.refused: set[int] = set()
         self.ended: set[int] = set()
         self.calls: dict[int, int] = {}
+        self.refusals = 0
         self.over = False
 
     async def run(self) -> None:
@@ -223,6 +224,7 @@ class Load:
         try:
             await self.store.add(rows, [FLOW], NOW)
         except UnavailableError:
+            self.refusals += 1
             self.refused.update(row.id for row in rows)
             raise
         self.added.update(row.id for row in rows)
@@ -231,6 +233,7 @@ class Load:
             try:
                 given = await self.store.hand_over([mark(row) for row in rows], NOW)
             except UnavailableError:
+                self.refusals += 1
                 if self.over:
                     return
                 await asyncio.sleep(0.02)
@@ -242,6 +245,7 @@ class Load:
             try:
                 stale = await self.store.settle([settlement(g) for g in given], [], [], [], NOW)
             except UnavailableError:
+                self.refusals += 1
                 await asyncio.sleep(0.02)
         assert stale == [], "what was refused had been done"
         self.ended.update(row.id for row in rows)
@@ -289,7 +293,7 @@ async def test_commits_that_are_cut_everywhere_lose_nothing(store: PostgresStore
     load.over = True
     await asyncio.gather(*workers)
     assert (await store.health())["looked_up"] >= 24
-    assert load.refused, "none was cut before it arrived"
+    assert load.refusals >= 8, "none was cut before it arrived"
     await load.check(store)
 
 
