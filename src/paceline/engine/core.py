@@ -32,6 +32,7 @@ from paceline.pacing.circuit import Circuit
 from paceline.pacing.lane import Account
 from paceline.pacing.scopes import Scopes
 from paceline.pacing.settle import LONGEST_WAIT_MS
+from paceline.pacing.windows import NEVER
 from paceline.stores.base import Store, StoredMessage
 
 log = structlog.get_logger("paceline")
@@ -108,16 +109,21 @@ class Core:
     def arrived(self, new: Sequence[tuple[NewMessage, FlowKey]]) -> None:
         """New messages are on disk: tell whoever decides about them."""
         keys = self.gates.keys
+        due = expires = NEVER
         for row, key in new:
             if row.flow not in keys:
                 keys[row.flow] = key
             if row.state == _PENDING:
                 entry = Entry(row.turn, row.id, row.expires_at, row.recipient, row.group)
                 self.dispatcher.arrived(row.flow, key, entry)
-            else:
-                self.upkeep.scheduled_at(row.due_at)
-            if row.expires_at is not None:
-                self.upkeep.expires_at(row.expires_at)
+            elif row.due_at < due:
+                due = row.due_at
+            if row.expires_at is not None and row.expires_at < expires:
+                expires = row.expires_at
+        if due < NEVER:
+            self.upkeep.scheduled_at(due)
+        if expires < NEVER:
+            self.upkeep.expires_at(expires)
         self.happenings.added([row for row, _ in new])
 
     def _due(self, moment: int) -> None:

@@ -27,6 +27,7 @@ QUICK_STEPS = 512
 FRESH_MS = 100
 """How long such a forecast serves the next senders as well."""
 KEPT = 1000
+_SCHEDULED = int(State.SCHEDULED)
 _ENDLESS = ("held", "paused", "stopped", "no-account")
 
 
@@ -72,13 +73,13 @@ class Outlook:
 
     def first(self, row: NewMessage, key: FlowKey) -> tuple[int | None, list[Reason]]:
         """For a message that was just taken in: quick, because every sender gets it with the answer."""
-        return self._by_wall(*self._first(row, key))
-
-    def _first(self, row: NewMessage, key: FlowKey) -> tuple[int | None, list[Reason]]:
-        due_at = self._due(State(row.state), row.due_at)
         sending = self.running and self.held is None
-        if row.state == State.SCHEDULED and sending:
-            return due_at, [Reason("scheduled", "it is scheduled for later", due_at)]
+        if sending and row.state == _SCHEDULED:
+            return row.due_at, [Reason("scheduled", "it is scheduled for later", row.due_at)]
+        return self._by_wall(*self._first(row, key, sending=sending))
+
+    def _first(self, row: NewMessage, key: FlowKey, *, sending: bool) -> tuple[int | None, list[Reason]]:
+        due_at = self._due(State(row.state), row.due_at)
         index = max(0, self.pending.get(row.flow, 1) - 1)
         if not index and sending and self._goes_at_once(row.flow, key):
             return self._clock.now(), []
