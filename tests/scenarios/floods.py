@@ -144,6 +144,8 @@ class Floods:
         asked = self.figures.floods
         until(lambda: self.witness.report()["answers"].get("flood", 0) >= asked, "each was asked to wait")
         self._look()
+        # A wait that is not on disk yet is lost with the process, and its message is uncertain: not what is tried here.
+        until(lambda: not self.server.count("processing"), "what was answered is on disk")
         if turn % 2:
             self.server.stop()
         else:
