@@ -112,7 +112,12 @@ def _prepare(folder: Path, witness: Witness) -> Path:
         server.account("bot", witness, 1000, concurrency=4)
         server.send(**text_body("bot", "prepared"))
         until(lambda: server.count("completed") == 1, "the message is sent")
+    shutil.copytree(server.data, _as_it_was(server.data))
     return server.data
+
+
+def _as_it_was(data: Path) -> Path:
+    return data.with_name("as-it-was")
 
 
 def _try(found: Found, folder: Path, fault: Fault, witness: Witness, prepared: Path, breaking: str) -> bool:
@@ -120,7 +125,9 @@ def _try(found: Found, folder: Path, fault: Fault, witness: Witness, prepared: P
     folder.mkdir()
     data, trace = folder / "data", folder / "trace"
     if not fault.first_start:
-        shutil.copytree(prepared, data)
+        data = prepared  # the same place each time: a copy in another one would begin on hold
+        shutil.rmtree(data)
+        shutil.copytree(_as_it_was(data), data)
     yes: dict[str, str] = {}
     server = Variant(folder, breaking, data=data, prefix=fault.prefix(data, trace))
     said = _work(found, server, fault, witness, yes)
