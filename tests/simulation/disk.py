@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from paceline.model.errors import UnavailableError
-from tests.simulation.store import Call, Kind
+from paceline.stores.calls import Kind
+from tests.simulation.store import Call
 from tests.simulation.world import World
 
 

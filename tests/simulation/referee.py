@@ -9,10 +9,11 @@ from paceline.model.outcomes import Outcome
 from paceline.model.states import State
 from paceline.pacing.quotas import Quota
 from paceline.pacing.windows import Window
+from paceline.stores.calls import Kind
 from tests.simulation.pacecheck import PaceCheck
 from tests.simulation.provider import Arrival, Provider, Watch
 from tests.simulation.provider import Call as ProviderCall
-from tests.simulation.store import Call, Kind
+from tests.simulation.store import Call
 from tests.simulation.tables import Kept, Tables
 from tests.simulation.world import EPOCH_MS, World
 

@@ -8,7 +8,6 @@ answer and never wait for the writer. The suite of all stores runs on it as well
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from enum import IntEnum
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -41,23 +40,12 @@ from paceline.stores.base import (
     Tally,
     level,
 )
+from paceline.stores.calls import Kind
 from tests.simulation import reads
 from tests.simulation.tables import Tables
 
 T = TypeVar("T")
 _PAGE = 500
-
-
-class Kind(IntEnum):
-    """Kinds of writes in the order in which a commit runs them."""
-
-    SETTLE = 1
-    ADD = 2
-    PROMOTE = 3
-    EXPIRE = 4
-    REVISE = 5
-    HAND_OVER = 6
-    OTHER = 7
 
 
 class Call:

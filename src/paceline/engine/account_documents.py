@@ -1,6 +1,7 @@
 """Accounts as JSON: what people PUT is checked, secrets are sealed for the store and never shown again."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -190,7 +191,7 @@ def _circuit(given: object, problems: list[Problem]) -> CircuitSpec | None:
         for at, what in checks.unknown_fields(given, ("after", "pause", "at_most"))
     ]
     take, usual = _taker(given, found, "/circuit"), CircuitSpec()
-    pause = lambda v: parse_duration(v, least=100, most=MAX_PAUSE_MS)  # noqa: E731 - used twice, right here
+    pause = partial(parse_duration, least=100, most=MAX_PAUSE_MS)
     spec = CircuitSpec(
         take("after", lambda v: checks.check_integer(v, 1, 1000), usual.after),
         take("pause", pause, usual.pause_ms),

@@ -114,9 +114,7 @@ class Figures:
         self.sends, self.waits = Histogram(), Histogram()
         self.queues: dict[str, QueueFigures] = defaultdict(QueueFigures)
         self.floods: dict[str, int] = defaultdict(int)
-        self.circuits: dict[str, int] = defaultdict(
-            int
-        )  # openings by account, each failed probe counts as one
+        self.circuits: dict[str, int] = defaultdict(int)  # openings; a failed probe opens it again
         self.failures: dict[tuple[str, str, str, str], int] = defaultdict(int)
 
     def added(self, rows: Sequence[NewMessage]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from paceline.model.errors import PacelineError
-from paceline.model.messages import AccountNote, FlowKey, Mark, NewMessage, Revision, Settlement
+from paceline.model.messages import AccountNote, Added, FlowKey, Mark, NewMessage, Revision, Settlement
 from paceline.stores.base import Ahead
 
 
@@ -79,6 +79,34 @@ class Moment(msgspec.Struct, frozen=True):
     now: int
     most: int
     ahead: Ahead
+
+
+class Keys:
+    """The idempotency keys of a batch of rows: whose a key is, and who gets its first owner's answer."""
+
+    def __init__(self, rows: Sequence[NewMessage]) -> None:
+        """Nothing is known of them yet."""
+        self._rows = rows
+        self.asked = [(place, row.tenant, row.idempotency_key) for place, row in enumerate(rows)
+                      if row.idempotency_key is not None]  # fmt: skip
+
+    def take(
+        self, known: Iterable[Sequence[Any]], answers: list[Added]
+    ) -> list[tuple[str, str | None, int, str | None]]:
+        """Those to remember, as (tenant, key, message, fingerprint).
+
+        `known` are the places whose key is stored already, each with its message and fingerprint. Rows with such a
+        key, or with that of an earlier row, get the first one's answer in `answers`.
+        """
+        for place, message, fingerprint in known:
+            answers[place] = Added(message, duplicate=True, fingerprint=fingerprint)
+        first: dict[tuple[str, str | None], NewMessage] = {}
+        for place, tenant, key in self.asked:
+            if not answers[place].duplicate:
+                row = first.setdefault((tenant, key), self._rows[place])
+                if row is not self._rows[place]:
+                    answers[place] = Added(row.id, duplicate=True, fingerprint=row.fingerprint)
+        return [(tenant, key, row.id, row.fingerprint) for (tenant, key), row in first.items()]
 
 
 class Owners:

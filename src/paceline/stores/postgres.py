@@ -209,8 +209,9 @@ class PostgresStore:
         first = first_of(max(0, finished_before))
         lines = await self._search(lambda session: session.rows("old_lines", finished_before, most, first))
         ids, numbers = [line[0] for line in lines], [line[1] for line in lines]
-        work: Other = lambda session: session.value("clean_journal", ids, numbers, finished_before)  # noqa: E731 - one line, named for its type
-        cleaned: int = await self._other(work, len(lines))
+        cleaned: int = await self._other(
+            lambda session: session.value("clean_journal", ids, numbers, finished_before), len(lines)
+        )
         return cleaned
 
     # Reads

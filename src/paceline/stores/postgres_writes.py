@@ -12,7 +12,7 @@ import msgspec
 
 from paceline.model.messages import Added, Entry, HandedOver, NewMessage
 from paceline.stores.base import Expired, Promoted
-from paceline.stores.calls import Add, HandOver, Kind, Moment, Owners, Revise, Settle, rounds_of
+from paceline.stores.calls import Add, HandOver, Keys, Kind, Moment, Owners, Revise, Settle, rounds_of
 from paceline.stores.postgres_session import Session, columns
 
 Work = Callable[[Session, Sequence[Any]], Awaitable[Sequence[Any]]]
@@ -169,20 +169,11 @@ async def _put_flows(session: Session, calls: Iterable[Add | Revise]) -> None:
 
 
 async def _take_keys(session: Session, rows: Sequence[NewMessage], answers: list[Added]) -> list[Any] | None:
-    """The idempotency keys to remember, None without any; rows whose key is known get the first one's answer."""
-    keyed = [(place, row.tenant, row.idempotency_key) for place, row in enumerate(rows)
-             if row.idempotency_key is not None]  # fmt: skip
-    if not keyed:
+    """The idempotency keys to remember, None without any; see `Keys.take`."""
+    keys = Keys(rows)
+    if not keys.asked:
         return None
-    for place, message, fingerprint in await session.rows("known_keys", *map(list, zip(*keyed, strict=True))):
-        answers[place] = Added(message, duplicate=True, fingerprint=fingerprint)
-    first: dict[tuple[str, str | None], NewMessage] = {}
-    for place, tenant, key in keyed:
-        if not answers[place].duplicate:
-            row = first.setdefault((tenant, key), rows[place])
-            if row is not rows[place]:
-                answers[place] = Added(row.id, duplicate=True, fingerprint=row.fingerprint)
-    return [(tenant, key, row.id, row.fingerprint) for (tenant, key), row in first.items()]
+    return keys.take(await session.rows("known_keys", *map(list, zip(*keys.asked, strict=True))), answers)
 
 
 def _storable(text: str | None) -> str | None:

@@ -16,7 +16,7 @@ from paceline.model.messages import (
     NewMessage,
 )
 from paceline.stores.base import Expired, Promoted
-from paceline.stores.calls import Add, HandOver, Moment, Owners, Revise, Settle, rounds_of
+from paceline.stores.calls import Add, HandOver, Keys, Moment, Owners, Revise, Settle, rounds_of
 from paceline.stores.sqlite_schema import Session
 
 _encoder = msgspec.json.Encoder()
@@ -195,20 +195,11 @@ def other(_session: Session, calls: Sequence[Other]) -> Plan:
 
 
 def _take_keys(session: Session, rows: Sequence[NewMessage], answers: list[Added]) -> list[Any] | None:
-    """The idempotency keys to remember, None without any; rows whose key is known get the first one's answer."""
-    keyed = [(place, row.tenant, row.idempotency_key) for place, row in enumerate(rows)
-             if row.idempotency_key is not None]  # fmt: skip
-    if not keyed:
+    """The idempotency keys to remember, None without any; see `Keys.take`."""
+    keys = Keys(rows)
+    if not keys.asked:
         return None
-    for place, message, fingerprint in _read_known(session.value("known_keys", encode(keyed))):
-        answers[place] = Added(message, duplicate=True, fingerprint=fingerprint)
-    first: dict[tuple[str, str | None], NewMessage] = {}
-    for place, tenant, key in keyed:
-        if not answers[place].duplicate:
-            row = first.setdefault((tenant, key), rows[place])
-            if row is not rows[place]:
-                answers[place] = Added(row.id, duplicate=True, fingerprint=row.fingerprint)
-    return [(tenant, key, row.id, row.fingerprint) for (tenant, key), row in first.items()]
+    return keys.take(_read_known(session.value("known_keys", encode(keys.asked))), answers)
 
 
 def _flows(calls: Iterable[Add | Revise]) -> str | None:

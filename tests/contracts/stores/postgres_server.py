@@ -198,3 +198,9 @@ def _known(user: str) -> bool:
     except KeyError:
         return False
     return True
+
+
+def base(folder: Path) -> tuple[str, str]:
+    """The database and the schema of a folder's store."""
+    url, _, schema = url_for(folder).partition("?schema=")
+    return url, schema
