@@ -10,11 +10,12 @@ import json
 import time
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from bench.faults.experiment import Experiment, Figure, Scale, no_less, no_more
 from bench.faults.variant import Variant
 from tests.scenarios.ledger import Arrival, by_sender
-from tests.scenarios.server import Server, Witness, text_body, until
+from tests.scenarios.server import NotAnsweredError, Server, Witness, text_body, until
 
 ACCOUNTS, PER_SECOND = 10, 20
 BLOCK_S, SLEEPERS, SPINNERS = 90.0, 30, 1
@@ -80,19 +81,19 @@ def _functions(server: Server, kind: str, count: int, seconds: float) -> None:
     server.send_all([job for _ in range(count)])
     if kind != "block":
         processing = {"action": "delete", "filter": {"state": ["processing"], "queue": ["own"]}}
-        until(
-            lambda: server.api("POST", "/messages/actions?dry_run=true", processing)["matched"] == count,
-            "they run",
-        )
+        until(lambda: _matched(server, processing) == count, "they run")
 
 
 def _done(server: Server, seconds: float) -> None:
     order = {"action": "delete", "filter": {"state": ["pending", "processing"], "queue": ["own"]}}
-    until(
-        lambda: not server.api("POST", "/messages/actions?dry_run=true", order)["matched"],
-        "they end",
-        60 + seconds,
-    )
+    until(lambda: not _matched(server, order), "they end", 60 + seconds)
+
+
+def _matched(server: Server, order: dict[str, Any]) -> int:
+    try:
+        return int(server.api("POST", "/messages/actions?dry_run=true", order)["matched"])
+    except NotAnsweredError as error:
+        raise AssertionError(f"nobody is answered while functions run: {error}") from error
 
 
 def _phase(seconds: float) -> Phase:
