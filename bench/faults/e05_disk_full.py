@@ -1,8 +1,9 @@
 """E05: the disk is filled to its last byte and freed again, many times, under load.
 
 A small file system of its own holds the data. While it is full the server may say 'yes' only to what it has
-room for after all, and may call a provider only with a mark on the disk; some of the fillings end in a kill,
-after which both are looked at. Freed, it goes on by itself.
+room for after all, and may call a provider only with a mark on the disk: one account has a backlog, so that a
+hand-over is due all the while. Some of the fillings end in a kill, after which both are looked at. Freed, it goes
+on by itself.
 """
 
 import subprocess
@@ -20,6 +21,8 @@ from tests.scenarios.server import NotAnsweredError, Reply, Server, Witness, dra
 
 ROUNDS, LONG_S, SIZE_MIB = 50, 60, 96
 KILL_EVERY = 5
+BACKLOG, BACKLOG_PACE = 20, "2/100ms"
+"""Messages that wait when the disk is filled, and the limit that makes them wait."""
 
 
 @dataclass
@@ -86,6 +89,7 @@ def run(folder: Path, scale: Scale, breaking: str) -> list[Figure]:
         server.start()
         for number in range(2):
             server.account(f"a{number}", witness, 1000 + number, concurrency=4)
+        server.account("slow", witness, 1002, limits=[BACKLOG_PACE])
         client = Client(server, found)
         client.start()
         try:
@@ -123,6 +127,8 @@ def _round(
     found: Found, server: Server, client: Client, disk: Path, witness: Witness, *, long_s: float, kill: bool
 ) -> None:
     filler, lines = disk / "filler", _lines(server)
+    waiting = [f"round {found.rounds} {number}" for number in range(BACKLOG)]
+    found.yes |= zip(waiting, server.send_all([text_body("slow", text) for text in waiting]), strict=True)
     client.refused_now.clear()
     client.full.set()
     fill(filler)
