@@ -16,12 +16,13 @@ def run(folder: Path, scale: Scale, broken: str) -> list[Figure]:
     missed = figures.poisons - figures.quarantined
     return [
         no_more("crashes of one poison", figures.most_crashes_of_a_poison, 3),
-        no_more("crashes in all", figures.crashes, 2 + figures.poisons),
+        no_more(f"crashes in all, with {figures.poisons} poisons met in {figures.groups} groups",
+                figures.crashes, figures.most_crashes),
         no_more("poisons not quarantined", missed, 0),
         no_more("neighbours blamed", len(figures.blamed), 0),
         no_more("neighbours that lost an attempt", len(figures.attempts_taken), 0),
         no_more("suspects under way beside others", len(figures.together), 0),
-    ]
+    ]  # fmt: skip
 
 
 EXPERIMENT = Experiment(

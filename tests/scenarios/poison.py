@@ -24,6 +24,8 @@ class Figures:
     """What came out."""
 
     crashes: int = 0
+    groups: int = 0
+    """Crashes at which a poison was under way for the first time: those that share it share the next one too."""
     poisons: int = 0
     neighbours: int = 0
     most_crashes_of_a_poison: int = 0
@@ -33,9 +35,14 @@ class Figures:
     together: list[str] = field(default_factory=list)
     unsettled: bool = False
 
+    @property
+    def most_crashes(self) -> int:
+        """Two that poisons under way together share, and one of each alone."""
+        return 2 * self.groups + self.poisons
+
     def lines(self) -> list[str]:
         return [
-            f"crashes                          {self.crashes}",
+            f"crashes, at most                 {self.crashes}, {self.most_crashes}",
             f"poisons, quarantined             {self.poisons}, {self.quarantined}",
             f"most crashes of one poison       {self.most_crashes_of_a_poison}",
             f"neighbours, blamed               {self.neighbours}, {len(self.blamed)}",
@@ -101,6 +108,16 @@ def _judge(folder: Path, figures: Figures) -> None:
             if message["attempts"] != 1:
                 figures.attempts_taken.append(message["id"])
     figures.together = _together(folder)
+    figures.groups = _groups(folder)
+
+
+def _groups(folder: Path) -> int:
+    """Processes in which a poison was run that no earlier one had run."""
+    firsts: dict[str, int] = {}
+    for line in ledger(folder):
+        if line["kind"] in POISONS:
+            firsts.setdefault(line["id"], line["pid"])
+    return len(set(firsts.values()))
 
 
 def _together(folder: Path) -> list[str]:
