@@ -43,6 +43,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         port: port to listen on; 0 takes a free one.
         data: folder of the store, the keys and the logs.
         store: URL of another store than the SQLite file in `data`: sqlite:///PATH or postgresql://USER@HOST/DATABASE.
+        outbox: URLs of the outboxes in applications' databases that are relayed: postgresql://USER@HOST/DATABASE or
+            sqlite:///FILE, with ?schema= and &tenant=.
         outgoing_allow: networks that webhooks and base URLs may reach besides public ones.
         log_level: least level that is logged.
         log_format: `auto` writes text on a terminal and JSON elsewhere.
@@ -60,6 +62,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     port: int = 8080
     data: Path = Path("data")
     store: str | None = None
+    outbox: tuple[str, ...] = ()
     outgoing_allow: tuple[Network, ...] = ()
     log_level: str = "info"
     log_format: str = "auto"
@@ -91,7 +94,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         }
 
 
-_OPTIONS: Final = frozenset({"host", "port", "data", "store"})
+_OPTIONS: Final = frozenset({"host", "port", "data", "store", "outbox"})
 """Settings that have an option of their own; the others are given with --set."""
 NAMES: Final = tuple(name for name in Settings.__struct_fields__ if name != "origins")
 
@@ -258,6 +261,17 @@ def _store(raw: object) -> str | None:
     return raw.strip() or None
 
 
+def _outboxes(raw: object) -> tuple[str, ...]:
+    given = raw.split() if isinstance(raw, str) else raw
+    if not isinstance(given, list | tuple) or not all(isinstance(one, str) for one in given):
+        _wrong(
+            raw, "URLs such as postgresql://user@host/database or sqlite:///app.db, with spaces between them"
+        )
+    if not all(re.match(r"(postgres|postgresql|sqlite):///?", one) for one in given):
+        raise ValueError("must be URLs such as postgresql://user@host/database or sqlite:///app.db")
+    return tuple(dict.fromkeys(given))
+
+
 def _networks(raw: object) -> tuple[Network, ...]:
     if isinstance(raw, str):
         raw = re.split(r"[,\s]+", raw.strip(", \t\n")) if raw.strip(", \t\n") else []
@@ -285,6 +299,7 @@ _READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "port": partial(_integer, 0, 65_535),
     "data": _path,
     "store": _store,
+    "outbox": _outboxes,
     "outgoing_allow": _networks,
     "log_level": partial(_choice, ("debug", "info", "warning", "error")),
     "log_format": partial(_choice, ("auto", "text", "json")),
@@ -303,6 +318,12 @@ def _plain(name: str, value: Any) -> Any:
         return [str(network) for network in value]
     if name == "data":
         return str(value)
-    if name == "store" and value and urlsplit(value).password:
-        return re.sub(r"(//[^:/@]*:)[^/]*@", r"\1***@", value)
+    if name == "outbox":
+        return [_without_password(url) for url in value]
+    if name == "store" and value:
+        return _without_password(value)
     return value
+
+
+def _without_password(url: str) -> str:
+    return re.sub(r"(//[^:/@]*:)[^/]*@", r"\1***@", url) if urlsplit(url).password else url

@@ -26,6 +26,7 @@ from paceline.engine.core import Options
 from paceline.engine.doctor import examine_folder
 from paceline.engine.holds import HOW
 from paceline.engine.installation import mark_copy
+from paceline.engine.relay import Relay
 from paceline.engine.secrets import Vault
 from paceline.engine.service import Service
 from paceline.engine.threads import ThreadPool
@@ -33,6 +34,8 @@ from paceline.model.errors import InvalidError, PacelineError, Problem
 from paceline.observe import configure_logging
 from paceline.stores.base import Store
 from paceline.stores.journal import JournalReader
+from paceline.stores.outbox import OutboxDesk, OutboxPlace, OutboxSource, parse_outbox
+from paceline.stores.outbox_sqlite import SqliteOutbox, SqliteOutboxDesk
 from paceline.stores.sqlite import SqliteStore
 from paceline.stores.sqlite_audit import SqliteJournalReader
 from paceline.stores.sqlite_files import SqliteFiles
@@ -124,6 +127,20 @@ def make_journal_reader(settings: Settings, where: Path | None) -> JournalReader
     return SqliteJournalReader(_store_path(settings))
 
 
+def make_outbox(place: OutboxPlace) -> tuple[OutboxSource, OutboxDesk]:
+    """An outbox as its relay, and as people, see it.
+
+    Raises:
+        InvalidError: it needs a driver that is not installed.
+    """
+    if place.dialect == "sqlite":
+        return SqliteOutbox(place), SqliteOutboxDesk(place)
+    _postgres()
+    from paceline.stores.outbox_postgres import PostgresOutbox, PostgresOutboxDesk
+
+    return PostgresOutbox(place), PostgresOutboxDesk(place)
+
+
 def repeatable_channels() -> frozenset[str]:
     """The names of the channels on which a repeat does not double a message, or may be known not to.
 
@@ -146,7 +163,8 @@ def make_service(
         jobs.register(kind, function, repeat_is_safe=repeat_is_safe)
     channels = (Smtp(), Webhook(http, clock.now), TelegramBot(http), jobs)
     settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return Service(
+    places = [parse_outbox(url) for url in settings.outbox]
+    service = Service(
         make_store(settings),
         {channel.name: channel for channel in channels},
         clock,
@@ -162,6 +180,8 @@ def make_service(
         facts or {"data": str(settings.data), "store": settings.shown()["store"]["value"] or FILE_NAME},
         http.close,
     )
+    service.relays.all += [Relay(p, *make_outbox(p), service.messages, service.core) for p in places]
+    return service
 
 
 async def look_at_folder(settings: Settings) -> list[dict[str, Any]]:

@@ -238,9 +238,9 @@ class Server:
         until(lambda: self.ask("GET", "/health/ready").status == 200, "the server is ready")
         return time.monotonic() - begun
 
-    def start_moved(self) -> None:
+    def start_moved(self, *more: str) -> None:
         """Start on a database that stood elsewhere before, and release it: such a one is held back."""
-        self.spawn().listening()
+        self.spawn(*more).listening()
         self.key = (self.data / "admin.key").read_text().strip()
 
         def released() -> bool:

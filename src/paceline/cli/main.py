@@ -48,6 +48,7 @@ _ROOMS: Final[Sequence[tuple[str, str, str]]] = (
     ("backup", "paceline.cli.backup:backup", "Copy the database, whether or not the server runs."),
     ("restore", "paceline.cli.backup:restore", "Put a copy into a data folder; it starts on hold."),
     ("store", "paceline.cli.store:app", "Check the database, or move it to another schema."),
+    ("outbox", "paceline.cli.outbox:app", "Enqueue from an application's own transactions."),
     ("doctor", "paceline.cli.doctor:doctor", "Check the installation and say what to mend."),
 )
 _EXAMPLES: Final = {

@@ -16,6 +16,7 @@ def up(
     port: int | None = None,
     data: Path | None = None,
     store: str | None = None,
+    outbox: Annotated[list[str] | None, Parameter(negative="", consume_multiple=False)] = None,
     config: Path | None = None,
     setting: Annotated[list[str] | None, Parameter(name="--set", negative="", consume_multiple=False)] = None,
 ) -> int:
@@ -31,13 +32,14 @@ def up(
         data: Folder of the store and the keys. Default: data.
         store: URL of another store than the SQLite file in the data folder, such as
             postgresql://user@host/database. A password is better kept in PACELINE_STORE.
+        outbox: URL of an application's database whose outbox is relayed; see paceline outbox. May be given again.
         config: Read this file instead of ./paceline.toml.
         setting: Any other setting, as name=value. May be given again.
     """
     from paceline.config import load
 
     arguments: dict[str, Any] = _pairs(setting or [])
-    arguments.update({"host": host, "port": port, "data": data, "store": store})
+    arguments.update({"host": host, "port": port, "data": data, "store": store, "outbox": outbox})
     settings = load(arguments, os.environ, config)
     _check_folder(settings.data, settings.origin("data"))
     _check_port(settings.host, settings.port, settings.origin("port"))

@@ -4,14 +4,14 @@ Each check is on its own: one that fails to look says so, and the others go on.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import structlog
 
-from paceline.engine import doctor_folder, doctor_messages, doctor_sending, doctor_store
+from paceline.engine import doctor_folder, doctor_messages, doctor_outbox, doctor_sending, doctor_store
 from paceline.engine.core import Core
 from paceline.engine.doctor_findings import Check, Finding, Patient, Said, failed, warned
 
@@ -64,6 +64,7 @@ CHECKS = (
     Row("limits", doctor_sending.limits),
     Row("concurrency", doctor_sending.concurrency),
     Row("providers", doctor_sending.reach, running=True, asked=True),
+    Row("outboxes", doctor_outbox.outboxes, running=True),
     Row("stuck calls", doctor_messages.stuck),
     Row("overdue messages", doctor_messages.overdue, running=True),
     Row("uncertain messages", doctor_messages.uncertain),
@@ -74,7 +75,12 @@ CHECKS = (
 
 
 async def examine(
-    core: Core, settings_facts: Mapping[str, Any], *, running: bool = True, reach: bool = False
+    core: Core,
+    settings_facts: Mapping[str, Any],
+    *,
+    running: bool = True,
+    reach: bool = False,
+    relays: Sequence[Any] = (),
 ) -> list[Finding]:
     """Every check with what it found.
 
@@ -83,8 +89,9 @@ async def examine(
         settings_facts: settings by name (``data``: the data folder).
         running: this is the process that sends; else what only that one can tell is left out.
         reach: also connect to each account's provider.
+        relays: those of the outboxes.
     """
-    patient = Patient(core, settings_facts, running)
+    patient = Patient(core, settings_facts, running, relays)
     rows = [row for row in CHECKS if (running or not row.running) and (reach or not row.asked)]
     return [finding(row.name, await _look(row.name, row.check(patient))) for row in rows]
 

@@ -1,6 +1,6 @@
 """What a check of the installation says, and what it is given to look at."""
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,12 +26,13 @@ class Said(msgspec.Struct, frozen=True):
 class Patient(msgspec.Struct, frozen=True):
     """The installation. `running`: this is the process that sends; else its files are looked at from outside.
 
-    `facts` are settings by name: ``data`` is the data folder.
+    `facts` are settings by name: ``data`` is the data folder. `relays` read the outboxes.
     """
 
     core: Core
     facts: Mapping[str, Any]
     running: bool
+    relays: Sequence[Any] = ()
 
     @property
     def folder(self) -> Path:

@@ -62,7 +62,7 @@ class Messages:
         added = await self._gatherer.add(prepared)
         row = prepared.row
         if added.duplicate:
-            self._must_match(row.fingerprint, added)
+            self.must_match(row.fingerprint, added)
             known = await core.store.get([added.id])
             return Receipt(
                 ids.to_text(added.id), State(known[0].state).label if known else "completed", duplicate=True
@@ -131,11 +131,11 @@ class Messages:
     ) -> None:
         if not prepared:
             return
-        answers = await self._add([each for _, each in prepared])
+        answers = await self.add_all([each for _, each in prepared])
         for (index, each), added in zip(prepared, answers, strict=True):
             try:
                 if added.duplicate:
-                    self._must_match(each.row.fingerprint, added)
+                    self.must_match(each.row.fingerprint, added)
             except ConflictError as error:
                 rejected.append(
                     {"index": index, "errors": [{"field": "/idempotency_key", "problem": str(error)}]}
@@ -146,7 +146,8 @@ class Messages:
                 item["duplicate"] = True
             accepted.append(item)
 
-    async def _add(self, prepared: Sequence[Prepared]) -> list[Added]:
+    async def add_all(self, prepared: Sequence[Prepared]) -> list[Added]:
+        """Store messages that passed every check, all or, whatever happens, none; one answer each, in order."""
         answers = await self._begin(prepared)
         self._arrived(prepared, answers)
         return answers
@@ -160,7 +161,8 @@ class Messages:
         pairs = zip(prepared, answers, strict=True)
         self._core.arrived([(each.row, each.flow) for each, added in pairs if not added.duplicate])
 
-    def _must_match(self, fingerprint: str | None, added: Added) -> None:
+    def must_match(self, fingerprint: str | None, added: Added) -> None:
+        """Refuse a key that was known, and stood for another body."""
         if added.fingerprint != fingerprint:
             raise ConflictError(
                 f"this idempotency key was used for message {ids.to_text(added.id)} with another body; "

@@ -22,6 +22,7 @@ from paceline.engine.messages import Messages
 from paceline.engine.moves import clock_moves
 from paceline.engine.queues import Queues
 from paceline.engine.recovery import restore_gates, restore_notes, settle_open, shift_retries
+from paceline.engine.relay import Relays
 from paceline.engine.secrets import Vault
 from paceline.engine.template_verbs import Templates
 from paceline.engine.threads import ThreadPool
@@ -60,6 +61,7 @@ class Service:
         self.holds = Holds(self.core, self.actions)
         self.watch = Watch(self.core, self.holds)
         self.backups = Backups(self.core, facts.get("data"))
+        self.relays = Relays(self.core)
         self._threads = threads
         self._facts = dict(facts)
         self._at_close = at_close
@@ -106,6 +108,7 @@ class Service:
         first = key_file is not None and await self.keys.first(key_file)
         core.upkeep.start()
         core.dispatcher.start()
+        self.relays.start()
         self._open = True
         return first
 
@@ -116,6 +119,7 @@ class Service:
     async def close(self, grace: float) -> None:
         """Take nothing more, let calls in flight end within `grace` seconds, settle, close the store."""
         self._open = False
+        await self.relays.stop()
         self.core.suspects.stop()
         self.core.loop_watch.stop()
         await self.core.dispatcher.stop(grace)
@@ -132,7 +136,7 @@ class Service:
 
     async def doctor(self, *, reach: bool = False) -> list[dict[str, Any]]:
         """What is wrong or soon will be, with advice; with `reach` also whether each provider answers."""
-        return await examine(self.core, self._facts, reach=reach)
+        return await examine(self.core, self._facts, reach=reach, relays=self.relays.all)
 
     async def look(self) -> list[dict[str, Any]]:
         """The same for a store that nobody runs: nothing is recovered, nothing is sent, the store is closed again.

@@ -55,6 +55,8 @@ class Upkeep:
             self._clean: Alarm(clock, lambda: self._begin(self._clean)),
         }
         self._looks = Alarm(clock, self._look)
+        self.cleanable: Callable[[], int | None] = lambda: None
+        """Only messages made before this moment may be cleaned; None: all."""
         self._ahead = 0
         self._busy: dict[Work, asyncio.Task[None]] = {}
         self._again: set[Work] = set()
@@ -161,12 +163,15 @@ class Upkeep:
         now = self._clock.now()
         for name in list(self._directory.queues):
             kept = self._directory.queue(name).retention
-            done = Filter(queue=(name,), state=(State.COMPLETED,))
-            other = Filter(queue=(name,), state=(State.FAILED, State.CANCELLED, State.EXPIRED))
+            made = self.cleanable()
+            done = Filter(queue=(name,), state=(State.COMPLETED,), created_to=made)
+            other = Filter(
+                queue=(name,), state=(State.FAILED, State.CANCELLED, State.EXPIRED), created_to=made
+            )
             if kept.completed_ms is not None:
                 await self._slices(done, now - kept.completed_ms, None)
             if kept.completed_count is not None:
-                await self._slices(done, None, kept.completed_count)
+                await self._slices(done, now, kept.completed_count)
             if kept.failed_ms is not None:
                 await self._slices(other, now - kept.failed_ms, None)
         # Windows are rebuilt from the journal, so it is kept at least as long as the longest of them.
