@@ -19,6 +19,7 @@ Run = Callable[..., tuple[int, str, str]]
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Run:
     def ask(*arguments: str) -> tuple[int, str, str]:
+        capsys.readouterr()  # what an engine logged meanwhile
         code = main.run(["outbox", *arguments])
         out, err = capsys.readouterr()
         return code, out, err
