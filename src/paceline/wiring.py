@@ -40,6 +40,8 @@ from paceline.stores.sqlite import SqliteStore
 from paceline.stores.sqlite_audit import SqliteJournalReader
 from paceline.stores.sqlite_files import SqliteFiles
 from paceline.stores.sqlite_idle import copy_idle
+from paceline.stores.transfer import Moving
+from paceline.stores.transfer_sqlite import SqliteMoving
 
 if TYPE_CHECKING:
     from paceline.api.server import Server
@@ -125,6 +127,24 @@ def make_journal_reader(settings: Settings, where: Path | None) -> JournalReader
 
         return PostgresJournalReader(settings.store or "")
     return SqliteJournalReader(_store_path(settings))
+
+
+def make_moving(where: str) -> Moving:
+    """A whole store to be moved from or to: a URL, a data folder, or a database file (``.db``).
+
+    Raises:
+        InvalidError: it is none of these, or needs a driver that is not installed.
+    """
+    settings = Settings(store=where)
+    if _is_postgres(settings):
+        _postgres()
+        from paceline.stores.transfer_postgres import PostgresMoving
+
+        return PostgresMoving(where)
+    if ":" in where.partition("/")[0]:
+        return SqliteMoving(_store_path(settings))
+    path = Path(where)
+    return SqliteMoving(path if path.is_file() or path.suffix == ".db" else path / FILE_NAME)
 
 
 def make_outbox(place: OutboxPlace) -> tuple[OutboxSource, OutboxDesk]:

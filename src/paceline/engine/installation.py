@@ -16,6 +16,7 @@ from typing import Literal
 import msgspec
 
 from paceline.model.checks import print_time
+from paceline.model.errors import ConflictError
 from paceline.stores.base import Document
 
 KIND = "installation"
@@ -42,14 +43,49 @@ class Place(msgspec.Struct, frozen=True):
     file: int
 
 
+class Moved(msgspec.Struct, frozen=True):
+    """Everything is elsewhere since `at`."""
+
+    to: str
+    at: int
+
+
+class Unfinished(msgspec.Struct, frozen=True):
+    """A copy out of `source` that began at `since` and did not come to its end yet."""
+
+    source: str
+    since: int
+
+
 class Installation(msgspec.Struct, frozen=True):
-    """`id` stays for ever, `epoch` counts releases, `run` counts starts."""
+    """`id` stays for ever, `epoch` counts releases, `run` counts starts. Moved or unfinished, it is not used."""
 
     id: str
     epoch: int = 1
     run: int = 0
     place: Place | None = None
     hold: Hold | None = None
+    moved: Moved | None = None
+    unfinished: Unfinished | None = None
+
+
+def check_usable(known: Installation) -> None:
+    """Refuse a store that must not be started.
+
+    Raises:
+        ConflictError: it was moved elsewhere, or is a copy that is not finished.
+    """
+    if known.unfinished is not None:
+        raise ConflictError(
+            f"this is an unfinished copy of {known.unfinished.source}, begun at {print_time(known.unfinished.since)},"
+            " and cannot be used; make it again with: paceline store copy FROM TO"
+        )
+    if known.moved is not None:
+        raise ConflictError(
+            f"everything in this store was moved to {known.moved.to} at {print_time(known.moved.at)}: start that one"
+            " instead, since both would send what waits. To use what was left here after all, take a copy of it with:"
+            " paceline store copy FROM TO --keep; it starts on hold"
+        )
 
 
 def read(documents: Sequence[Document]) -> Installation:
@@ -66,13 +102,16 @@ def to_document(installation: Installation, now: int) -> Document:
 
 
 def mark_copy(documents: Sequence[Document], now: int) -> list[Document]:
-    """The rows that make a copy of the database start on hold. A copy of a copy keeps the earlier moment."""
+    """The rows that make a copy of the database start on hold. A copy of a copy keeps the earlier moment.
+
+    A copy of one that was moved elsewhere can be started, as any copy can.
+    """
     installation = read(documents)
     held = installation.hold
     if held is None or held.cause == "asked":
         text = f"this is a copy made at {print_time(now)}: what waits in it may have been sent by the original since"
         held = Hold("restored", text, now, now)
-    return [to_document(msgspec.structs.replace(installation, hold=held), now)]
+    return [to_document(msgspec.structs.replace(installation, hold=held, moved=None), now)]
 
 
 def started(known: Installation, here: Place | None, seen: int, now: int) -> Installation:

@@ -10,6 +10,7 @@ import structlog
 from paceline.channels.base import Channel
 from paceline.clock import Clock
 from paceline.engine import documents
+from paceline.engine import installation as places
 from paceline.engine.accounts import Accounts
 from paceline.engine.actions import Actions
 from paceline.engine.backups import Backups
@@ -89,9 +90,10 @@ class Service:
 
         Raises:
             OccupiedError, SchemaError: the store belongs to another process, or is not ours.
+            ConflictError: it was moved elsewhere, or is an unfinished copy.
         """
         core = self.core
-        await core.store.open(core.clock.now())
+        await self._open_store()
         core.ids.start_behind(await core.store.greatest_id())
         await documents.load(core)
         await self.accounts.load()
@@ -111,6 +113,15 @@ class Service:
         self.relays.start()
         self._open = True
         return first
+
+    async def _open_store(self) -> None:
+        store = self.core.store
+        await store.open(self.core.clock.now())
+        try:
+            places.check_usable(places.read(await store.documents(places.KIND)))
+        except BaseException:
+            await store.close()
+            raise
 
     def hurry(self) -> None:
         """Cut off the calls under way: whoever closes, or will, waits for no answer. They are told as uncertain."""
@@ -144,7 +155,7 @@ class Service:
         It is opened to be written, which may bring its schema up to date: hand in a copy.
         """
         core = self.core
-        await core.store.open(core.clock.now())
+        await self._open_store()
         try:
             await documents.load(core)
             await self.accounts.load()
