@@ -13,7 +13,7 @@ ifneq ($(shell cat $(HOME_MARK) 2>/dev/null),$(CURDIR))
 MOVED := remade
 endif
 
-.PHONY: help setup setup-run demo run simulate test lint format bench faults clean remade
+.PHONY: help setup setup-run demo run simulate test test-postgres lint format bench faults clean remade
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
@@ -22,6 +22,7 @@ help:
 	@echo 'make demo       a short self-contained show'
 	@echo 'make run        the server, data in ./data'
 	@echo 'make test       lint, then all tests'
+	@echo 'make test-postgres  the engine and the scenarios on PostgreSQL'
 	@echo 'make lint       ruff, mypy and the import contracts'
 	@echo 'make format     rewrite the sources the way lint wants them'
 	@echo 'make bench      the benchmarks'
@@ -73,6 +74,10 @@ format: setup
 # The last line printed is pytest's summary.
 test: lint
 	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+
+# Everything that has to hold on every store, on PostgreSQL; `make test` runs the shorter half of it.
+test-postgres: setup
+	@$(BIN)/python -m pytest -m every_store --stores postgres -n auto --maxprocesses 4 --dist loadfile
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -4,6 +4,8 @@ import ipaddress
 import os
 import socket
 import sys
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -15,6 +17,43 @@ settings.register_profile("ci", settings.get_profile("default"), derandomize=Tru
 # For the night: many more examples, new ones each time.
 settings.register_profile("long", settings.get_profile("default"), max_examples=5_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--stores", choices=["sqlite", "postgres", "both"], default=None,
+        help="where tests marked every_store run; without it in SQLite, and those of them marked usual in both",
+    )  # fmt: skip
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Tests marked `every_store` get a fixture that says which store, and one run for each that is asked for."""
+    mark = metafunc.definition.get_closest_marker("every_store")
+    if mark is None:
+        return
+    asked = metafunc.config.getoption("--stores")
+    kinds = {"both": ["sqlite", "postgres"], "postgres": ["postgres"], "sqlite": ["sqlite"]}.get(
+        asked, ["sqlite"]
+    )
+    if asked is None and metafunc.definition.get_closest_marker("usual"):
+        kinds = ["sqlite", "postgres"]
+    if metafunc.definition.get_closest_marker("only_sqlite"):
+        kinds = ["sqlite"]
+    if kinds != ["sqlite"]:
+        metafunc.parametrize("store_kind", kinds, indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def store_kind(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Where the test keeps its messages; set before any other fixture opens a store."""
+    kind: str = getattr(request, "param", "sqlite")
+    kinds: Any = sys.modules.get("tests.contracts.stores.kinds")
+    if kinds is None:  # this test opens none
+        yield kind
+        return
+    kinds.present = kind
+    yield kind
+    kinds.present = "sqlite"
 
 
 class OutsideWorldError(RuntimeError):

@@ -13,6 +13,8 @@ from paceline.engine import service
 from paceline.engine.attempts import Attempts
 from paceline.engine.service import Service
 from paceline.model.outcomes import Accepted
+from paceline.stores import postgres_writer
+from paceline.stores.calls import Kind
 from paceline.stores.sqlite_writer import Writer
 
 COMMITS = {
@@ -81,6 +83,27 @@ def _at_commit(kind: str, after: bool, passed: Callable[[], None]) -> None:
             passed()
 
     Writer._commit = patched  # type: ignore[method-assign] # that is what a break is
+    _at_commit_to_postgres(Kind[kind.upper()], after, passed)
+
+
+def _at_commit_to_postgres(kind: Kind, after: bool, passed: Callable[[], None]) -> None:
+    run, commit = postgres_writer.Writer._run, postgres_writer.Writer._commit
+    met = [False]
+
+    async def patched_run(self: Any, calls: Sequence[Any], *rest: Any) -> Any:
+        met[0] = any(call.kind is kind for call in calls)
+        return await run(self, calls, *rest)
+
+    async def patched_commit(self: Any, *given: Any) -> Any:
+        if met[0] and not after:
+            passed()
+        failure = await commit(self, *given)
+        if met[0] and after:
+            passed()
+        return failure
+
+    postgres_writer.Writer._run = patched_run  # type: ignore[method-assign] # that is what a break is
+    postgres_writer.Writer._commit = patched_commit  # type: ignore[method-assign] # that is what a break is
 
 
 def _at_call(point: str, passed: Callable[[], None]) -> None:

@@ -14,6 +14,7 @@ from paceline.model.messages import Added, FlowKey
 from paceline.pacing.gates import Gate
 from paceline.pacing.windows import Window
 from paceline.stores import sqlite_writes
+from paceline.stores.postgres import PostgresStore
 from paceline.stores.sqlite import SqliteStore
 from paceline.stores.sqlite_writer import Kind
 
@@ -95,6 +96,7 @@ def forget_waits() -> None:
         return []
 
     SqliteStore.notes = patched  # type: ignore[method-assign] # that is what a break is
+    PostgresStore.notes = patched  # type: ignore[method-assign] # that is what a break is
 
 
 def ignore_waits() -> None:

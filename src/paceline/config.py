@@ -43,6 +43,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         port: port to listen on; 0 takes a free one.
         data: folder of the store, the keys and the logs.
         store: URL of another store than the SQLite file in `data`: sqlite:///PATH or postgresql://USER@HOST/DATABASE.
+        store_wait: how long a PostgreSQL server that cannot be reached is waited for at the start.
         outbox: URLs of the outboxes in applications' databases that are relayed: postgresql://USER@HOST/DATABASE or
             sqlite:///FILE, with ?schema= and &tenant=.
         outgoing_allow: networks that webhooks and base URLs may reach besides public ones.
@@ -62,6 +63,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     port: int = 8080
     data: Path = Path("data")
     store: str | None = None
+    store_wait: float = 60.0
     outbox: tuple[str, ...] = ()
     outgoing_allow: tuple[Network, ...] = ()
     log_level: str = "info"
@@ -299,6 +301,7 @@ _READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "port": partial(_integer, 0, 65_535),
     "data": _path,
     "store": _store,
+    "store_wait": partial(_seconds, 0, _DAY),
     "outbox": _outboxes,
     "outgoing_allow": _networks,
     "log_level": partial(_choice, ("debug", "info", "warning", "error")),

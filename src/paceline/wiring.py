@@ -171,9 +171,12 @@ def repeatable_channels() -> frozenset[str]:
 
 
 def make_service(
-    settings: Settings, handlers: Handlers | None = None, facts: Mapping[str, Any] | None = None
+    settings: Settings,
+    handlers: Handlers | None = None,
+    facts: Mapping[str, Any] | None = None,
+    store: Store | None = None,
 ) -> Service:
-    """All parts put together; nothing runs yet."""
+    """All parts put together, on the store of the settings or another one; nothing runs yet."""
     clock = SystemClock()
     threads = ThreadPool(settings.threads_min, settings.threads_max)
     http = HttpClient(settings.outgoing_allow)
@@ -185,7 +188,7 @@ def make_service(
     settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
     places = [parse_outbox(url) for url in settings.outbox]
     service = Service(
-        make_store(settings),
+        store or make_store(settings),
         {channel.name: channel for channel in channels},
         clock,
         Vault.open(settings.data / SECRET_FILE),
@@ -212,21 +215,28 @@ async def look_at_folder(settings: Settings) -> list[dict[str, Any]]:
 async def look(settings: Settings) -> list[dict[str, Any]]:
     """The doctor's findings about a data folder that no server runs on; the folder stays as it is.
 
-    The store is copied, and the copy is what is opened.
+    A file is copied, and the copy is what is opened; PostgreSQL is read as it is.
 
     Raises:
         OccupiedError, SchemaError, UnavailableError: the store is in use, not ours, or cannot be read or copied.
-        InvalidError: it is no file, so that only a running server can tell of it.
+        NotFoundError: there is none.
+        ConflictError: it was moved elsewhere, or is an unfinished copy.
     """
-    path = _store_path(settings)
     with tempfile.TemporaryDirectory(prefix="paceline-doctor-") as name:
         copy = Path(name)
-        await asyncio.to_thread(copy_idle, path, copy / FILE_NAME)
+        store: Store | None = None
+        if _is_postgres(settings):
+            _postgres()
+            from paceline.stores.postgres_look import PostgresLook
+
+            store = PostgresLook(settings.store or "")
+        else:
+            await asyncio.to_thread(copy_idle, _store_path(settings), copy / FILE_NAME)
         secret = settings.data / SECRET_FILE
         if secret.is_file():
             await asyncio.to_thread(shutil.copy, secret, copy / SECRET_FILE)
         copied = msgspec.structs.replace(settings, data=copy, store=None)
-        service = make_service(copied, facts={"data": str(settings.data)})
+        service = make_service(copied, facts={"data": str(settings.data)}, store=store)
         try:
             return await service.look()
         finally:
@@ -279,7 +289,9 @@ async def _serve(settings: Settings, handlers: Handlers | None) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, _end, service, server)
-    first = await service.start(settings.data / KEY_FILE)
+    first = await service.start(
+        settings.data / KEY_FILE, settings.store_wait if _is_postgres(settings) else 0
+    )
     _greet(settings, server.port, first=first)
     if service.holds.held is not None:
         sys.stdout.write(f"ON HOLD: nothing is sent. {service.holds.held.text};\n{HOW}\n")
@@ -297,6 +309,7 @@ def _end(service: Service, server: "Server") -> None:
 
     Told a second time: wait for nobody.
     """
+    service.wait_no_more()
     if server.should_exit:
         server.force_exit = True
         service.hurry()

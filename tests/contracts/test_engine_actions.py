@@ -14,6 +14,8 @@ from paceline.model.errors import ConflictError, InvalidError, NotFoundError
 from paceline.model.outcomes import Permanent, RateLimited, Temporary, Unknown
 from tests.contracts.test_engine_support import ACME, ADMIN, OTHER, Engine, role, running
 
+pytestmark = pytest.mark.every_store
+
 START = 1_800_000_000_000
 
 

@@ -9,6 +9,8 @@ import pytest
 
 from tests.contracts.test_engine_support import ADMIN, Engine, running
 
+pytestmark = [pytest.mark.every_store, pytest.mark.usual]
+
 
 @pytest.fixture
 async def engine(tmp_path: Path) -> AsyncIterator[Engine]:

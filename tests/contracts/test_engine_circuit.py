@@ -15,6 +15,8 @@ from paceline.model.errors import InvalidError
 from paceline.model.outcomes import Accepted, Outcome, Permanent, RateLimited, Temporary, Unknown
 from tests.contracts.test_engine_support import ADMIN, Engine, running
 
+pytestmark = pytest.mark.every_store
+
 START = 1_800_000_000_000
 DOWN = Temporary("connect", "no connection", up=False)
 LOST = Unknown("the connection was cut", up=False)

@@ -10,6 +10,8 @@ import pytest
 from paceline.model.errors import UnavailableError
 from tests.contracts.test_engine_support import ADMIN, Engine, running
 
+pytestmark = [pytest.mark.every_store, pytest.mark.usual]
+
 Change = Callable[[Engine], Awaitable[dict[str, Any]]]
 
 

@@ -13,6 +13,8 @@ from paceline.model.errors import InvalidError, NotFoundError, UnavailableError
 from paceline.model.outcomes import RateLimited
 from tests.contracts.test_engine_support import ACME, ADMIN, OTHER, Engine, role, running
 
+pytestmark = [pytest.mark.every_store, pytest.mark.usual]
+
 START = 1_800_000_000_000
 
 

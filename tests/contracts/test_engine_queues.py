@@ -13,6 +13,8 @@ from paceline.model.errors import ConflictError, InvalidError, NotFoundError
 from paceline.model.outcomes import Permanent, Temporary, Unknown
 from tests.contracts.test_engine_support import ACME, ADMIN, OTHER, Engine, role, running
 
+pytestmark = pytest.mark.every_store
+
 NAMES = ("waiting", "active", "completed", "failed", "delayed", "paused")
 START = 1_800_000_000_000
 

@@ -6,11 +6,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from paceline.channels.base import Channel, Outgoing, SendingAccount
 from paceline.clock import Clock, ManualClock, SystemClock
 from paceline.engine.core import Options
 from paceline.engine.events import StreamEvent
-from paceline.engine.installation import mark_copy
 from paceline.engine.keys import Caller
 from paceline.engine.secrets import Vault
 from paceline.engine.service import Service
@@ -18,7 +19,7 @@ from paceline.engine.threads import ThreadPool
 from paceline.model.checks import print_time
 from paceline.model.outcomes import Accepted, Outcome
 from paceline.stores.base import Store
-from paceline.stores.sqlite import SqliteStore
+from tests.contracts.stores import kinds
 
 ADMIN = Caller(None, "admin", "root key")
 ACME = Caller("acme", "admin", "acme key")
@@ -70,7 +71,7 @@ class Engine:
         self.clock = clock or SystemClock()
         self.script, self.other = Script(), Other()
         self.threads = ThreadPool()
-        self.store = store or SqliteStore(folder / "queue.db", mark_copy)
+        self.store = store or kinds.store_in(folder)
         self.service = Service(
             self.store, {"script": self.script, "other": self.other}, self.clock, Vault(bytes(32)), lambda: 0.5,
             lambda _url: None, Options(), self.threads, {"data": str(folder)}, _nothing,
@@ -160,3 +161,12 @@ async def test_the_engine_runs_on_a_clock_that_is_moved_by_hand(tmp_path: Path) 
     async with running(tmp_path, clock) as engine:
         view = await engine.ended(await engine.send())
         assert view["finished_at"] == print_time(clock.now())
+
+
+@pytest.mark.every_store
+@pytest.mark.usual
+async def test_the_store_is_of_the_kind_that_was_asked_for(tmp_path: Path, store_kind: str) -> None:
+    """Else all tests of the other kind would pass without having seen it."""
+    async with running(tmp_path) as engine:
+        found = (await engine.store.health())["engine"]
+    assert found == {"sqlite": "sqlite", "postgres": "postgresql"}[store_kind]

@@ -16,6 +16,8 @@ from paceline.model.errors import InvalidError
 from paceline.model.outcomes import AccountStopped, Permanent, RateLimited, Temporary, Unknown
 from tests.contracts.test_engine_support import ACME, ADMIN, OTHER, PATIENCE, Engine, role, running
 
+pytestmark = pytest.mark.every_store
+
 START = 1_800_000_000_000
 
 

@@ -11,6 +11,8 @@ from paceline.model.checks import print_time
 from paceline.model.errors import ConflictError, InvalidError
 from tests.contracts.test_engine_support import ACME, ADMIN, Engine, role, running
 
+pytestmark = [pytest.mark.every_store, pytest.mark.usual]
+
 START = 1_750_000_000_000
 
 
@@ -69,6 +71,7 @@ async def test_a_hold_outlives_the_process_and_a_release_as_well(tmp_path: Path)
         assert engine.service.holds.status(ADMIN) == {"held": False}
 
 
+@pytest.mark.only_sqlite
 async def test_a_release_cancels_what_was_due_before_a_moment_and_came_with_the_copy(tmp_path: Path) -> None:
     clock = ManualClock(START)
     original, copied = tmp_path / "original", tmp_path / "copied"
@@ -139,6 +142,7 @@ async def test_two_releases_at_once_open_once(tmp_path: Path) -> None:
         assert engine.script.sent == []
 
 
+@pytest.mark.only_sqlite
 async def test_a_folder_copied_by_hand_starts_on_hold(tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     async with running(first) as engine:

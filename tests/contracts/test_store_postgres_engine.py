@@ -111,9 +111,8 @@ async def test_the_engine_goes_on_by_itself_after_its_connections_are_ended(tmp_
 
 def test_what_needs_a_file_says_that_there_is_none(tmp_path: Path) -> None:
     settings = load({"store": "postgresql://u:hunter2@h/d", "data": tmp_path})
-    for ask in (wiring.make_files, lambda s: asyncio.run(wiring.look(s))):
-        with pytest.raises(InvalidError, match="is in PostgreSQL and no file"):
-            ask(settings)
+    with pytest.raises(InvalidError, match="is in PostgreSQL and no file"):
+        wiring.make_files(settings)
 
 
 def test_facts_do_not_tell_the_password(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Self, TypeVar
 
+from tests.contracts.stores import kinds
 from tests.scenarios.ledger import Arrival, Limit, read_ledger
 
 T = TypeVar("T")
@@ -225,7 +226,8 @@ class Server:
         """Begin to start; `start` does that and waits."""
         program = ["bench.faults.broken", self.broken, "--"] if self.broken else ["paceline.cli.main"]
         command = [*self.prefix, sys.executable, "-m", *program, "up", "--host", "127.0.0.1"]
-        given = ["--port", "0", "--data", str(self.data), *more]
+        store = kinds.url_of(self.data)
+        given = ["--port", "0", "--data", str(self.data), *(["--store", store] if store else []), *more]
         environment = clean_environment() | {"PACELINE_OUTGOING_ALLOW": "127.0.0.0/8"}
         self.process = Process([*command, *given], self.log, environment, self.folder)
         return self.process

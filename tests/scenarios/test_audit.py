@@ -1,13 +1,19 @@
 """After a storm of kills the journal proves that every promise was kept."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from tests.contracts.stores import kinds
 from tests.scenarios.kills import Storm
 from tests.scenarios.server import ROOT
+
+pytestmark = pytest.mark.every_store
 
 
 class Limited(Storm):
@@ -19,9 +25,11 @@ class Limited(Storm):
 
 
 def audited(data: Path) -> tuple[int, dict[str, Any]]:
+    store = kinds.url_of(data)
     done = subprocess.run(
-        [sys.executable, "-m", "paceline.cli.main", "audit", str(data), "--json"],
+        [sys.executable, "-m", "paceline.cli.main", "audit", *([] if store else [str(data)]), "--json"],
         capture_output=True, text=True, check=False, cwd=ROOT, timeout=60,
+        env=os.environ | ({"PACELINE_STORE": store} if store else {}),
     )  # fmt: skip
     assert done.stderr == ""
     return done.returncode, json.loads(done.stdout)

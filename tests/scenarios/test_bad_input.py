@@ -3,7 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.scenarios.server import Server, Witness, drained, text_body
+
+pytestmark = [pytest.mark.every_store, pytest.mark.usual]
 
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"to": None}, "/to"),

@@ -10,9 +10,12 @@ from tests.scenarios.kills import storm
 from tests.scenarios.server import NotAnsweredError, Server, Witness, drained, text_body, until
 from tests.scenarios.traced import Traced
 
+pytestmark = pytest.mark.every_store
+
 STRACE = shutil.which("strace")
 
 
+@pytest.mark.usual
 def test_ten_kills_break_no_promise(tmp_path: Path) -> None:
     figures = storm(tmp_path, kills=10, seed=11)
     print("\n".join(figures.lines()))
@@ -21,6 +24,7 @@ def test_ten_kills_break_no_promise(tmp_path: Path) -> None:
     assert figures.uncertain > 0  # else no kill met a call, and the run has shown nothing
 
 
+@pytest.mark.usual
 def test_after_a_crash_what_may_have_gone_out_is_told_and_the_rest_is_sent(tmp_path: Path) -> None:
     with Witness(tmp_path) as witness, Server(tmp_path) as server:
         server.start()
@@ -48,6 +52,7 @@ def test_after_a_crash_what_may_have_gone_out_is_told_and_the_rest_is_sent(tmp_p
     assert {a.key for a in arrivals if a.text == "hook"} == {once[0]}
 
 
+@pytest.mark.only_sqlite
 @pytest.mark.skipif(STRACE is None, reason="NOT PROVEN HERE: strace is missing, so nobody saw the flushes")
 def test_yes_is_said_and_a_call_is_made_only_after_the_flush(tmp_path: Path) -> None:
     """kill -9 cannot tell a flush from a write that the system still keeps in memory; its calls can."""

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from bench.faults.breaks_failpoints import INTAKE
 from tests.scenarios.clock_steps import DAY, HOUR, clock_steps
 from tests.scenarios.contention import contention
@@ -12,6 +14,8 @@ from tests.scenarios.outage import AFTER, outage, probes_within
 from tests.scenarios.pauses import pauses
 from tests.scenarios.soak import Plan, soak
 from tests.scenarios.stops import stops
+
+pytestmark = pytest.mark.every_store
 
 
 def test_kills_while_taking_in_lose_double_and_halve_nothing(tmp_path: Path) -> None:
@@ -83,6 +87,7 @@ def test_everybody_at_the_database_at_once_hears_of_no_lock(tmp_path: Path) -> N
     assert figures.wal_mib <= 64
 
 
+@pytest.mark.only_sqlite
 def test_a_write_that_reads_first_on_a_second_connection_is_noticed(tmp_path: Path) -> None:
     assert contention(tmp_path, 3, seed=5, broken="deferred-writes").errors != []
 

@@ -2,9 +2,13 @@
 
 from pathlib import Path
 
+import pytest
+
 from tests.scenarios.foretold import five_reasons, foretell, missing_reasons, moment
 from tests.scenarios.ledger import taken_by_text
 from tests.scenarios.server import Server, Witness, text_body, until
+
+pytestmark = pytest.mark.every_store
 
 
 def test_the_five_reasons(tmp_path: Path) -> None:

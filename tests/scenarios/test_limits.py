@@ -3,11 +3,16 @@
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.scenarios.ledger import by_sender
 from tests.scenarios.restarts import restarts
 from tests.scenarios.server import Server, Witness, drained, text_body
 
+pytestmark = pytest.mark.every_store
 
+
+@pytest.mark.usual
 def test_no_window_is_exceeded_over_restarts(tmp_path: Path) -> None:
     figures = restarts(tmp_path, 11, [(4, 0.5), (16, 6.0)], 4, seed=3, between=(0.5, 1.5))
     print("\n".join(figures.lines()))
@@ -16,6 +21,7 @@ def test_no_window_is_exceeded_over_restarts(tmp_path: Path) -> None:
     assert figures.stopped + figures.killed >= 2
 
 
+@pytest.mark.usual
 def test_a_flood_wait_outlives_a_kill_and_costs_nothing(tmp_path: Path) -> None:
     with Witness(tmp_path) as witness, Server(tmp_path) as server:
         server.start()

@@ -4,8 +4,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.scenarios.ledger import taken_by_text
 from tests.scenarios.server import Server, Witness, drained, text_body, until
+
+pytestmark = [pytest.mark.every_store, pytest.mark.usual]
 
 
 def _in(seconds: float) -> str:

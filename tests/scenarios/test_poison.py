@@ -4,7 +4,11 @@ import json
 import signal
 from pathlib import Path
 
+import pytest
+
 from tests.scenarios.poison import ledger, poison, result, run_once
+
+pytestmark = [pytest.mark.every_store, pytest.mark.usual]
 
 
 def test_a_poison_is_quarantined_after_three_crashes_and_nobody_else_is_blamed(tmp_path: Path) -> None:

@@ -3,7 +3,11 @@
 import signal
 from pathlib import Path
 
+import pytest
+
 from tests.scenarios.server import WAIT_S, NotAnsweredError, Server, Witness, drained, text_body, until
+
+pytestmark = [pytest.mark.every_store, pytest.mark.usual]
 
 
 def test_sigterm_settles_the_calls_in_flight_and_keeps_the_rest(tmp_path: Path) -> None:

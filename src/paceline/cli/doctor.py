@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from pathlib import Path
 from typing import Annotated, Any
 
 import structlog
@@ -11,7 +12,7 @@ from paceline.cli.options import USUAL, Common, Switch
 from paceline.cli.show import put, put_json, safe, styled, width, wrapped
 from paceline.client_types import UnreachableError
 from paceline.config import Settings, load
-from paceline.model.errors import InvalidError, OccupiedError, PacelineError
+from paceline.model.errors import InvalidError, NotFoundError, OccupiedError, PacelineError
 
 Finding = dict[str, Any]
 
@@ -23,15 +24,21 @@ def doctor(
     reach: Annotated[
         Switch, Parameter(help="Also connect to each account's provider; nothing is sent.")
     ] = False,
+    data: Path | None = None,
+    store: str | None = None,
     common: Common = USUAL,
 ) -> int:
-    """Check the settings and the server, or its data folder while it is down, and say what to mend.
+    """Check the settings and the server, or its data folder and store while it is down, and say what to mend.
 
     The exit code is 0 when everything passed, 1 when there are warnings, 2 when something failed.
+
+    Args:
+        data: Folder of the store and the keys. Default: that of the settings.
+        store: URL of a store elsewhere, such as postgresql://user@host/database. Default: that of the settings.
     """
     findings: list[Finding] = []
     try:
-        settings = load({}, os.environ)
+        settings = load({"data": data, "store": store}, os.environ)
         findings.append(_finding("settings", "pass", _origins(settings)))
         findings += _server(common, settings, reach=reach)
     except InvalidError as error:  # without settings nobody knows where the server is
@@ -82,7 +89,7 @@ def _folder(settings: Settings) -> list[Finding]:
     from paceline.engine.doctor import only_running
 
     data = settings.data
-    if not data.exists():
+    if not data.exists() and settings.store is None:
         return [_finding("data folder", "pass", f"{data.absolute()} is not there yet; paceline up makes it")]
     unseen = ", ".join(only_running())
     structlog.configure(
@@ -92,10 +99,12 @@ def _folder(settings: Settings) -> list[Finding]:
         found = asyncio.run(wiring.look(settings))
     except PacelineError as error:
         found = asyncio.run(wiring.look_at_folder(settings))
-        advice = "Nothing is there before the first start."
+        status, advice = "warn", "Nothing is there before the first start."
         if isinstance(error, OccupiedError):
             advice = "It runs, but not at this address: name it with --server, or look into its log."
-        found.append(_finding("store", "warn", str(error), advice))
+        elif settings.store is not None and not isinstance(error, NotFoundError):
+            status, advice = "fail", "Mend that, or name another store with --store."
+        found.append(_finding("store", status, str(error), advice))
         unseen = "messages, accounts, " + unseen
     return [*found, _finding("not checked", "warn", unseen, "Start the server and ask again.")]
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,11 @@ from paceline.engine.secrets import Vault
 from paceline.engine.template_verbs import Templates
 from paceline.engine.threads import ThreadPool
 from paceline.engine.watch import Watch
+from paceline.model.errors import UnavailableError
 from paceline.stores.base import Store
+
+LOOK_AGAIN_S = 1.0
+"""How often a store that cannot be reached is tried again at the start."""
 
 log = structlog.get_logger("paceline")
 
@@ -67,6 +72,7 @@ class Service:
         self._facts = dict(facts)
         self._at_close = at_close
         self._open = False
+        self._waited = asyncio.Event()
 
     @property
     def ready(self) -> bool:
@@ -85,15 +91,18 @@ class Service:
             reasons.append(f"on hold: nothing is sent; {HOW}")
         return {"ready": self.ready, "reasons": reasons}
 
-    async def start(self, key_file: Path | None) -> bool:
+    async def start(self, key_file: Path | None, wait_s: float = 0) -> bool:
         """Open the store, recover, begin to send; whether a first admin key was written to `key_file`.
+
+        A store that cannot be reached is waited for, `wait_s` seconds at most.
 
         Raises:
             OccupiedError, SchemaError: the store belongs to another process, or is not ours.
             ConflictError: it was moved elsewhere, or is an unfinished copy.
+            UnavailableError: it cannot be reached, or not in time.
         """
         core = self.core
-        await self._open_store()
+        await self._open_store(wait_s)
         core.ids.start_behind(await core.store.greatest_id())
         await documents.load(core)
         await self.accounts.load()
@@ -114,9 +123,33 @@ class Service:
         self._open = True
         return first
 
-    async def _open_store(self) -> None:
+    def wait_no_more(self) -> None:
+        """Whoever starts, and waits for the store, gives up."""
+        self._waited.set()
+
+    async def _reach(self, wait_s: float) -> None:
+        """Open the store as soon as it can be reached."""
+        store, loop = self.core.store, asyncio.get_running_loop()
+        until, told = loop.time() + wait_s, ""
+        while True:
+            try:
+                await store.open(self.core.clock.now())
+                return
+            except UnavailableError as error:
+                if loop.time() >= until or self._waited.is_set():
+                    raise
+                if str(error) != told:
+                    told = str(error)
+                    left = round(until - loop.time())
+                    log.warning("waiting for the store", reason=told, at_most_s=left)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(
+                        self._waited.wait(), min(LOOK_AGAIN_S, max(0, until - loop.time()))
+                    )
+
+    async def _open_store(self, wait_s: float = 0) -> None:
         store = self.core.store
-        await store.open(self.core.clock.now())
+        await self._reach(wait_s)
         try:
             places.check_usable(places.read(await store.documents(places.KIND)))
         except BaseException:
