@@ -186,8 +186,7 @@ def make_service(
         jobs.register(kind, function, repeat_is_safe=repeat_is_safe)
     channels = (Smtp(), Webhook(http, clock.now), TelegramBot(http), jobs)
     settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
-    places = [parse_outbox(url) for url in settings.outbox]
-    service = Service(
+    return Service(
         store or make_store(settings),
         {channel.name: channel for channel in channels},
         clock,
@@ -203,8 +202,6 @@ def make_service(
         facts or {"data": str(settings.data), "store": settings.shown()["store"]["value"] or FILE_NAME},
         http.close,
     )
-    service.relays.all += [Relay(p, *make_outbox(p), service.messages, service.core) for p in places]
-    return service
 
 
 async def look_at_folder(settings: Settings) -> list[dict[str, Any]]:
@@ -249,6 +246,15 @@ async def open_service(settings: Settings, handlers: Handlers | None = None) -> 
     Raises:
         OccupiedError, SchemaError, InvalidError: as they say.
     """
+    if settings.origin("outbox").startswith("option"):
+        raise InvalidError(
+            [
+                Problem(
+                    "/outbox",
+                    "is relayed by a server, not by an engine inside another program: paceline up --outbox URL",
+                )
+            ]
+        )
     if not structlog.is_configured():  # what is not configured prints variables with every traceback
         configure_logging(settings.log_level, settings.log_format)
     service = make_service(settings, handlers)
@@ -284,6 +290,8 @@ async def _serve(settings: Settings, handlers: Handlers | None) -> int:
     from paceline.api.server import Server
 
     service = make_service(settings, handlers)
+    places = [parse_outbox(url) for url in settings.outbox]
+    service.relays.all += [Relay(p, *make_outbox(p), service.messages, service.core) for p in places]
     server = Server(build(service, settings), settings.host, settings.port)
     server.listen()  # before the store is opened: a port that is taken changes nothing
     loop = asyncio.get_running_loop()

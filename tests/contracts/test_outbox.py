@@ -2,15 +2,18 @@
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
 
+from paceline import Paceline, wiring
+from paceline.config import load
 from paceline.engine import relay as relays
 from paceline.engine.doctor_findings import Patient
 from paceline.engine.doctor_outbox import outboxes
-from paceline.model.errors import NotFoundError, UnavailableError
+from paceline.model.errors import InvalidError, NotFoundError, Problem, UnavailableError
 from paceline.stores.base import Filter, StoredMessage
 from paceline.stores.outbox import LARGEST, OutboxRow, OutboxSource, Refusal
 from tests.contracts.stores.outboxes import KINDS, App, body, until
@@ -336,8 +339,6 @@ async def test_a_row_of_a_store_that_cannot_keep_it_is_refused_alone(
     app: App, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A store refuses a call as a whole; the others of the batch must not go with the culprit."""
-    from paceline.model.errors import InvalidError, Problem
-
     add = engine.service.messages.add_all
 
     async def picky(prepared: Sequence[object]) -> object:
@@ -352,3 +353,18 @@ async def test_a_row_of_a_store_that_cannot_keep_it_is_refused_alone(
     assert texts(await messages(engine)) == ["a", "b"]
     (refused,) = await app.desk().rows(refused=True, most=10)
     assert "cannot be stored" in (refused.error or "")
+
+
+async def test_an_engine_inside_an_application_relays_nothing(
+    app: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its SQLite beside the application's own would undo the locks of both."""
+    with pytest.raises(InvalidError, match="by a server"):
+        async with Paceline(data=tmp_path / "data", outbox=[app.url]):
+            pass
+    monkeypatch.setenv("PACELINE_OUTBOX", app.url)
+    await app.write([body("x")])
+    service = await wiring.open_service(load({"data": tmp_path / "data"}, os.environ))
+    assert service.relays.all == []
+    await service.close(1)
+    assert await app.left() == 1

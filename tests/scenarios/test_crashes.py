@@ -15,7 +15,6 @@ pytestmark = pytest.mark.every_store
 STRACE = shutil.which("strace")
 
 
-@pytest.mark.usual
 def test_ten_kills_break_no_promise(tmp_path: Path) -> None:
     figures = storm(tmp_path, kills=10, seed=11)
     print("\n".join(figures.lines()))

@@ -127,7 +127,9 @@ class PostgresOutboxDesk:
         """See `OutboxDesk.retry`."""
         async with _connected(self._place) as connection:
             asked = connection.fetchval(_sql("retry"), list(keys), not keys)
-            return int(await _do(self._place, asked))
+            count = int(await _do(self._place, asked))
+            await _do(self._place, connection.fetchval(_sql("ring")))
+            return count
 
     async def discard(self, keys: Sequence[str]) -> int:
         """See `OutboxDesk.discard`."""

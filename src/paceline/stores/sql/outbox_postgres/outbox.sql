@@ -82,6 +82,10 @@ WITH again AS (
 )
 SELECT count(*) FROM again;
 
+-- name: ring
+-- Wakes the relay by hand: rows came back to it that no insert tells of.
+SELECT pg_notify('paceline_outbox', current_schema());
+
 -- name: discard
 -- Refused rows with these keys go; answers how many.
 WITH gone AS (DELETE FROM paceline_outbox WHERE error IS NOT NULL AND key = ANY ($1::text[]) RETURNING position)
