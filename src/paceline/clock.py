@@ -26,6 +26,9 @@ class Clock(Protocol):
     def ahead(self) -> int:
         """How far the wall clock is ahead of `now`, in milliseconds: what it was set by since the anchoring."""
 
+    def follow(self, ms: float) -> None:
+        """Before anything was decided by it: a clock that many share is ahead of this one by so much."""
+
 
 NOISE_MS = 1
 """A difference up to this comes from reading two clocks one after the other, in whole milliseconds."""
@@ -40,6 +43,12 @@ class SystemClock:
         """Anchor the monotonic clock to the wall clock."""
         # Read in this order a pair can only be too low, so that the greatest is the best.
         self._anchor = max(time.time_ns() - time.monotonic_ns() for _ in range(READINGS))
+        self._leads = 0  # what the shared clock that it follows is ahead of the wall clock
+
+    def follow(self, ms: float) -> None:
+        """Go by a shared clock; the wall clock then counts as that far ahead as well, until somebody sets it."""
+        self._leads += round(ms * 1_000_000)
+        self._anchor += round(ms * 1_000_000)
 
     def _ns(self) -> int:
         return self._anchor + time.monotonic_ns()
@@ -58,7 +67,7 @@ class SystemClock:
 
     def ahead(self) -> int:
         """How far the wall clock is ahead, in milliseconds, rounded down: nothing named by it starts early."""
-        wall = time.time_ns()  # first: what comes between makes it later, never earlier
+        wall = time.time_ns() + self._leads  # first: what comes between makes it later, never earlier
         ms = (wall - self._ns()) // 1_000_000
         return ms if abs(ms) > NOISE_MS else 0
 
@@ -87,10 +96,25 @@ class ManualClock:
         """The step it was told of."""
         return self.step
 
+    def follow(self, ms: float) -> None:
+        """It moves only when told to."""
+
     def advance(self, ms: int) -> int:
         """Move forward; answers the new moment."""
         self.moment += ms
         return self.moment
+
+
+def passed_ms() -> float:
+    """Milliseconds that only ever grow, also while the process is stopped or the machine sleeps. For leases."""
+    clock = getattr(time, "CLOCK_BOOTTIME", None)
+    return (time.monotonic_ns() if clock is None else time.clock_gettime_ns(clock)) / 1e6
+
+
+def boot_id() -> str:
+    """Which boot of the machine this is, by which `passed_ms` counts; empty where that is not known."""
+    reading = boot_reading()
+    return reading[0] if reading is not None else ""
 
 
 def boot_reading() -> tuple[str, int] | None:

@@ -1,10 +1,6 @@
-"""What is PostgreSQL's own: addresses, whose schema it is, who owns it, what reads cost."""
+"""What is PostgreSQL's own: addresses, whose schema it is, what reads cost."""
 
 import asyncio
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +11,6 @@ import pytest
 from paceline.model.errors import (
     ConflictError,
     InvalidError,
-    OccupiedError,
     SchemaError,
     UnavailableError,
 )
@@ -28,17 +23,6 @@ from paceline.stores.postgres_address import parse_address
 from paceline.stores.statements import Migration, load_migrations
 from tests.contracts.stores.making import EVERYTHING, FLOW, NOW, mark, message, one, settlement
 from tests.contracts.stores.postgres_server import base, execute, url_for
-
-_KEEP_OPEN = """
-import asyncio, sys
-from paceline.stores.postgres import PostgresStore
-async def run():
-    store = PostgresStore(sys.argv[1])
-    await store.open(0)
-    print("open", flush=True)
-    await asyncio.sleep(600)
-asyncio.run(run())
-"""
 
 
 @pytest.fixture
@@ -89,126 +73,6 @@ def test_an_address_that_cannot_be_one_is_refused_without_repeating_it(url: str)
     with pytest.raises(InvalidError) as refused:
         parse_address(url)
     assert "secret" not in str(refused.value)
-
-
-# One owner
-
-
-async def test_a_second_process_is_refused_and_told_who_is_there(
-    tmp_path: Path, store: PostgresStore
-) -> None:
-    second = PostgresStore(url_for(tmp_path))
-    with pytest.raises(OccupiedError, match=rf"in use by process {os.getpid()} on .*\?schema=NAME"):
-        await second.open(NOW)
-    await store.add([message()], [FLOW], NOW)
-    await store.close()
-    await second.open(NOW)
-    await second.close()
-
-
-async def test_the_lock_counts_and_not_what_the_row_says(tmp_path: Path, store: PostgresStore) -> None:
-    await execute(base(tmp_path)[0], f"UPDATE {base(tmp_path)[1]}.owner SET released = true")
-    with pytest.raises(OccupiedError, match="in use by another process"):
-        await PostgresStore(url_for(tmp_path)).open(NOW)
-
-
-async def test_two_schemas_of_one_database_have_two_owners(tmp_path: Path, store: PostgresStore) -> None:
-    (tmp_path / "other").mkdir()
-    other = PostgresStore(url_for(tmp_path / "other"))
-    await other.open(NOW)
-    await other.add([message()], [FLOW], NOW)
-    assert await store.count(EVERYTHING) == {}
-    await other.close()
-
-
-async def test_the_owner_that_was_killed_is_followed_at_once(tmp_path: Path) -> None:
-    process = subprocess.Popen([sys.executable, "-c", _KEEP_OPEN, url_for(tmp_path)], stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    assert process.stdout.readline() == b"open\n"
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    process.stdout.close()
-    store = PostgresStore(url_for(tmp_path), take_over_s=3600)
-    async with asyncio.timeout(10):
-        await store.open(NOW)
-    await store.close()
-
-
-async def test_an_owner_that_may_come_back_has_time_for_that(tmp_path: Path) -> None:
-    first = PostgresStore(url_for(tmp_path))
-    await first.open(NOW)
-    await execute(base(tmp_path)[0], f"UPDATE {base(tmp_path)[1]}.owner SET machine = 'elsewhere'")
-    writer = first._writer
-    original, let = writer._connect, asyncio.Event()
-
-    async def later() -> postgres_session.Session:
-        await let.wait()
-        return await original()
-
-    writer._connect = later
-    writer._session.connection.terminate()
-    impatient = asyncio.ensure_future(PostgresStore(url_for(tmp_path), take_over_s=30).open(NOW))
-    await asyncio.sleep(0.6)
-    assert not impatient.done()
-    let.set()
-    with pytest.raises(OccupiedError):
-        await impatient
-    await first.add([message()], [FLOW], NOW)
-    await first.close()
-
-
-async def test_an_owner_that_was_followed_writes_nothing_any_more(tmp_path: Path) -> None:
-    first = PostgresStore(url_for(tmp_path))
-    await first.open(NOW)
-    row = message()
-    await first.add([row], [FLOW], NOW)
-    (given,) = await first.hand_over([mark(row)], NOW)
-    await execute(base(tmp_path)[0], f"UPDATE {base(tmp_path)[1]}.owner SET machine = 'elsewhere'")
-    writer = first._writer
-    original, let = writer._connect, asyncio.Event()
-
-    async def later() -> postgres_session.Session:
-        await let.wait()
-        return await original()
-
-    writer._connect = later
-    writer._session.connection.terminate()
-    second = PostgresStore(url_for(tmp_path), take_over_s=0.5)
-    async with asyncio.timeout(10):
-        await second.open(NOW)
-    let.set()
-    await asyncio.sleep(0.3)
-    for _ in range(2):
-        with pytest.raises(UnavailableError, match=r"took .* over"):
-            await first.settle([settlement(given)], [], [], [], NOW)
-    assert await second.processing() == [given]
-    assert await second.settle([settlement(given)], [], [], [], NOW) == []
-    await first.close()
-    with pytest.raises(OccupiedError):  # it gave nothing up that is not its own
-        await PostgresStore(url_for(tmp_path)).open(NOW)
-    await second.close()
-
-
-async def test_each_commit_asks_for_the_fencing_number(tmp_path: Path, store: PostgresStore) -> None:
-    row = message()
-    await store.add([row], [FLOW], NOW)
-    await execute(base(tmp_path)[0], f"UPDATE {base(tmp_path)[1]}.owner SET fencing = fencing + 1")
-    with pytest.raises(UnavailableError, match="restart this process"):
-        await store.hand_over([mark(row)], NOW)
-    assert (await one(store, row.id)).state == 2
-    assert await store.processing() == []
-
-
-async def test_a_store_that_was_closed_lets_the_next_one_in_at_once(tmp_path: Path) -> None:
-    store = PostgresStore(url_for(tmp_path), take_over_s=3600)
-    for _ in range(2):
-        async with asyncio.timeout(10):
-            await store.open(NOW)
-        await store.close()
-    with pytest.raises(UnavailableError):
-        await store.add([message()], [FLOW], NOW)
-    with pytest.raises(UnavailableError):
-        await store.get([1])
 
 
 # Schemas
@@ -277,7 +141,7 @@ async def test_a_read_waits_for_no_writer(tmp_path: Path, store: PostgresStore) 
     url, schema = base(tmp_path)
     blocker = await asyncpg.connect(url)
     await blocker.execute("BEGIN")
-    await blocker.execute(f"SELECT * FROM {schema}.owner FOR UPDATE")
+    await blocker.execute(f"SELECT * FROM {schema}.fence FOR UPDATE")
     waiting = asyncio.ensure_future(store.hand_over([mark(row)], NOW))
     async with asyncio.timeout(5):
         assert (await one(store, row.id)).state == 2

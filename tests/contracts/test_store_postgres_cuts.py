@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from paceline.model.errors import UnavailableError
+from paceline.model.errors import EndedError, UnavailableError
 from paceline.model.messages import HandedOver, NewMessage
 from paceline.stores import postgres
 from paceline.stores.postgres import PostgresStore
@@ -42,7 +42,7 @@ async def way(tmp_path: Path) -> AsyncIterator[Way]:
 
 @pytest.fixture
 async def store(way: Way) -> AsyncIterator[PostgresStore]:
-    made = PostgresStore(way.url, take_over_s=0.5)
+    made = PostgresStore(way.url)
     await made.open(NOW)
     yield made
     way.next, way.down = None, False
@@ -132,14 +132,13 @@ async def test_nobody_hears_anything_until_it_is_known(store: PostgresStore, way
     assert [m.id for m in await store.get([row.id, other.id])] == [row.id, other.id]
 
 
-async def test_a_doubtful_commit_is_not_taken_for_that_of_the_next_owner(
-    store: PostgresStore, way: Way, tmp_path: Path
+@pytest.mark.parametrize(("cut", "made"), [(Cut.BEFORE, False), (Cut.AFTER, True)])
+async def test_a_doubtful_commit_is_looked_up_even_after_its_node_was_ended(
+    way: Way, tmp_path: Path, cut: Cut, made: bool
 ) -> None:
-    await execute(
-        url_for(tmp_path).partition("?")[0],
-        f"UPDATE {way.url.partition('schema=')[2]}.owner SET machine = 'elsewhere'",
-    )
-    row, theirs = message(), message()
+    store = PostgresStore(way.url, lease_s=0.5)
+    await store.open(NOW)
+    row, theirs, late = message(), message(), message()
     writer = store._writer
     original, let = writer._connect, asyncio.Event()
 
@@ -148,18 +147,35 @@ async def test_a_doubtful_commit_is_not_taken_for_that_of_the_next_owner(
         return await original()
 
     writer._connect = later
-    way.next = Cut.BEFORE
+    assert store.nodes._lease is not None
+    store.nodes._lease.join()
+    way.next = cut
     doubtful = asyncio.ensure_future(store.add([row], [FLOW], NOW))
-    next_owner = PostgresStore(url_for(tmp_path), take_over_s=0.5)
     async with asyncio.timeout(10):
         while not way.cuts:
             await asyncio.sleep(0.01)
-        await next_owner.open(NOW)
-    await next_owner.add([theirs], [FLOW], NOW)  # the same number, of another owner
-    await next_owner.close()
+        other = PostgresStore(url_for(tmp_path))
+        await other.open(NOW)
+        while not await ended(other, store):
+            await asyncio.sleep(0.05)
+    await other.add([theirs], [FLOW], NOW)  # the same number, of another node
     let.set()
-    with pytest.raises(UnavailableError, match=r"took .* over"):
-        await doubtful
+    if made:
+        assert [added.id for added in await doubtful] == [row.id]
+    else:
+        with pytest.raises(UnavailableError):
+            await doubtful
+    assert len(await other.get([row.id])) == made
+    with pytest.raises(EndedError):
+        await store.add([late], [FLOW], NOW)
+    await other.close()
+    await store.close()
+
+
+async def ended(by: PostgresStore, store: PostgresStore) -> bool:
+    """Let one node end another one, if it may."""
+    node = [node for node in (await by.nodes.standing()).nodes if node.id == store.nodes.id]
+    return not node or await by.nodes.end(node[0])
 
 
 async def test_a_store_that_is_closed_while_the_server_is_away_ends(store: PostgresStore, way: Way) -> None:
@@ -189,7 +205,7 @@ async def test_a_server_that_forgot_a_commit_is_not_written_to_any_more(
     row = message()
     await store.add([row], [FLOW], NOW)
     base, _, schema = url_for(tmp_path).partition("?" + _SCHEMA)
-    await execute(base, f"UPDATE {schema}.owner SET batch = batch - 1", _END)
+    await execute(base, f"UPDATE {schema}.fence SET batch = batch - 1", _END)
     async with asyncio.timeout(10):
         while "back in time" not in str((await store.health()).get("away")):
             await asyncio.sleep(0.02)
@@ -265,7 +281,7 @@ class Load:
 
 async def test_backends_that_are_terminated_in_the_middle_of_commits_lose_nothing(tmp_path: Path) -> None:
     url = url_for(tmp_path)
-    store = PostgresStore(url, take_over_s=0)
+    store = PostgresStore(url)
     await store.open(NOW)
     load = Load(store)
     workers = [asyncio.create_task(load.run()) for _ in range(8)]

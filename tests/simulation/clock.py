@@ -31,6 +31,9 @@ class ProcessClock:
         """How far the wall clock is ahead, in milliseconds rounded down: what it was set by since the anchoring."""
         return (self._world.wall_us - self.anchor_us) // 1000
 
+    def follow(self, ms: float) -> None:
+        """There is no other clock here."""
+
     def true_us(self, moment: int) -> int:
         """The true time at which this clock shows `moment`."""
         return moment * 1000 - EPOCH_MS * 1000 - self.anchor_us

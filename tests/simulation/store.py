@@ -106,6 +106,8 @@ class PromptDisk:
 class SimulatedStore:
     """One process's way to the tables."""
 
+    nodes = None
+
     def __init__(self, tables: Tables, disk: Disk | None = None, most_rows: int = 5000) -> None:
         """A commit takes calls until it has `most_rows` rows."""
         self.tables = tables

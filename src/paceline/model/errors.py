@@ -52,6 +52,10 @@ class UnavailableError(PacelineError):
     """The store cannot take writes now; nothing was acknowledged. Try again."""
 
 
+class EndedError(UnavailableError):
+    """This node was ended and others have its work: nothing that it still wants to write is taken."""
+
+
 class OccupiedError(PacelineError):
     """Another process owns the store."""
 

@@ -4,6 +4,8 @@ from hashlib import blake2b
 
 import msgspec
 
+from paceline.model.nodes import PARTITIONS, partition_of
+
 NOBODY = ""
 """In place of an account: the message is pinned to none, or nobody has sent it yet."""
 
@@ -23,9 +25,13 @@ class FlowKey(msgspec.Struct, frozen=True, array_like=True):
 
     @property
     def number(self) -> int:
-        """A 63-bit number made from the key alone: every node computes the same one, nobody hands them out."""
+        """A 63-bit number made from the key alone: every node computes the same one, nobody hands them out.
+
+        Its last digits (to the base of `PARTITIONS`) are the partition of the lane.
+        """
         digest = blake2b("\x00".join(map(str, msgspec.structs.astuple(self))).encode(), digest_size=8)
-        return int.from_bytes(digest.digest()) >> 1
+        number = int.from_bytes(digest.digest()) >> 1
+        return number - number % PARTITIONS + partition_of(self.lane)
 
 
 def account_id(owner: str, name: str) -> str:

@@ -14,7 +14,7 @@ use the same name, and an account of one tenant may be shared with others. The s
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -29,6 +29,9 @@ from paceline.model.messages import (
     Revision,
     Settlement,
 )
+
+if TYPE_CHECKING:
+    from paceline.stores.nodes import NodeStore
 
 
 class FlowAfter(msgspec.Struct, array_like=True, frozen=True):
@@ -233,6 +236,10 @@ def level() -> int:
 
 class Store(Protocol):
     """What the engine asks of a store. Methods that write are durable when they return."""
+
+    @property
+    def nodes(self) -> "NodeStore | None":
+        """What it takes to share the store with other nodes; None where one process owns all of it."""
 
     async def open(self, now: int) -> None:
         """Create or migrate the schema and become the owner.

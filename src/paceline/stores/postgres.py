@@ -1,8 +1,8 @@
-"""The store in a PostgreSQL database: one node at a time writes to it, any number of programs may read.
+"""The store in a PostgreSQL database: any number of nodes write to it, each to what it owns.
 
 Writes go through one task that commits everything asked for at the same time together (`postgres_writer`); reads run
 on connections of their own (`postgres_reader`), searches apart from what the lanes need. Statements are in
-``sql/postgres``. What keeps a second process out, and what happens when a connection is lost, is in `postgres_owner`.
+``sql/postgres``. What makes this process a node, and what keeps an ended one from writing, is in `postgres_node`.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
+from paceline.clock import passed_ms
 from paceline.model.errors import ConflictError, UnavailableError
 from paceline.model.ids import first_of
 from paceline.model.messages import (
@@ -47,9 +48,10 @@ from paceline.stores.base import (
 )
 from paceline.stores.calls import Add, HandOver, Kind, Moment, Revise, Settle
 from paceline.stores.postgres_address import parse_address
-from paceline.stores.postgres_migrate import migrate
-from paceline.stores.postgres_owner import TAKE_OVER_S, Ownership
-from paceline.stores.postgres_reader import Readers, in_one_moment
+from paceline.stores.postgres_migrate import lock, migrate
+from paceline.stores.postgres_node import LEASE_S, Membership
+from paceline.stores.postgres_nodes import PostgresNodes
+from paceline.stores.postgres_reader import Readers, flow_states, in_one_moment
 from paceline.stores.postgres_session import (
     QUICK,
     SEARCHING,
@@ -61,7 +63,6 @@ from paceline.stores.postgres_session import (
     translate,
 )
 from paceline.stores.postgres_writer import Writer
-from paceline.stores.postgres_writes import Other
 
 T = TypeVar("T")
 
@@ -79,41 +80,60 @@ _ALL: Final = 2**62
 class PostgresStore:
     """A `Store` in one schema of a PostgreSQL database. `open` binds it to the running event loop."""
 
-    def __init__(self, url: str, take_over_s: float = TAKE_OVER_S) -> None:
-        """Name the database; `take_over_s` is how long an owner that seems gone may take to come back.
+    def __init__(self, url: str, role: str = "all", lease_s: float = LEASE_S) -> None:
+        """Name the database; a node of the role "api" sends nothing. Others may follow `lease_s` after it fell silent.
 
         Raises:
             InvalidError: the URL is none of a PostgreSQL database.
         """
         self.address = parse_address(url)
-        self._take_over_s = take_over_s
+        self.nodes = PostgresNodes(self)
+        self._role, self._lease_s = role, lease_s
         self._writer_or_none: Writer | None = None
         self._quick: Readers | None = None
         self._slow: Readers | None = None
         self._version = ""
 
     async def open(self, now: int) -> None:
-        """Look at the server, lock the schema, bring it up to date, take it."""
-        ownership = Ownership(self.address, self._take_over_s)
-        reconnect = partial(self._connect, ownership.application)
+        """Look at the server, bring the schema up to date, become a node of it."""
+        await self._join()
+        name = f"paceline {self.nodes.id}"
+        self._quick = Readers(self.address, _QUICK_READERS, name, QUICK, _QUICK_SECONDS)
+        self._slow = Readers(self.address, _SEARCHERS, name, SEARCHING, _SEARCH_SECONDS, _TOO_SLOW)
+
+    async def _join(self) -> None:
+        member = Membership(self.address, self._role, self._lease_s)
+        reconnect = partial(self._connect, member.writer_name)
         session = await reconnect()
         try:
-            await ownership.lock(session)
+            await lock(session, self.address)
             await migrate(session, self.address)
-            await ownership.take(session)
+            begun = passed_ms()
+            await member.join(session)
+            await session.value("unlock", self.address.schema)
         except Exception as error:
             await session.close()
             raise translate(error, self.address.name) from error
         except BaseException:
             session.connection.terminate()
             raise
-        name = ownership.application
-        self._quick = Readers(self.address, _QUICK_READERS, name, QUICK, _QUICK_SECONDS)
-        self._slow = Readers(self.address, _SEARCHERS, name, SEARCHING, _SEARCH_SECONDS, _TOO_SLOW)
-        self._writer_or_none = Writer(self.address.name, session, ownership, reconnect)
+        self._writer_or_none = Writer(self.address.name, session, member, reconnect, self.nodes.told)
+        self.nodes.joined(member, begun)
+
+    def ended(self, member: Membership) -> None:
+        """The node that was `member` has been ended by another one."""
+        if self._writer_or_none is not None:
+            self._writer_or_none.ended()
+
+    async def rejoin(self) -> None:
+        """See `NodeStore.rejoin`."""
+        await self.nodes.left()
+        if self._writer_or_none is not None:
+            await self._writer_or_none.stop()
+        await self._join()
 
     async def close(self) -> None:
-        """Finish what was asked for and let the schema go."""
+        """Finish what was asked for, give everything back and let the schema go."""
         readers = [pool for pool in (self._quick, self._slow) if pool is not None]
         self._quick = self._slow = None
         for pool in readers:
@@ -121,6 +141,8 @@ class PostgresStore:
         if self._writer_or_none is not None:
             await self._writer_or_none.stop()
             self._writer_or_none = None
+            self.nodes.gone()
+        await self.nodes.left()
 
     # Writes
 
@@ -167,17 +189,26 @@ class PostgresStore:
     async def put(self, documents: Sequence[Document], shift_waits: int = 0) -> None:
         """See `Store.put`."""
 
-        async def work(session: Session) -> None:
+        async def work(session: Session) -> int:
+            revision: int = await session.value("next_revision") if documents else 0
             if documents:
-                await session.run("put", *columns(documents, 5))
+                await session.run("put", *columns(documents, 5), revision)
             if shift_waits:
                 await session.run("shift_waits", shift_waits)
+            return revision
 
-        await self._other(work, len(documents))
+        self.nodes.wrote(await self.submit(Kind.OTHER, work, len(documents)))
 
     async def remove(self, kind: str, tenant: str, name: str) -> bool:
         """See `Store.remove`."""
-        gone: int = await self._other(lambda session: session.value("remove", kind, tenant, name), 1)
+
+        async def work(session: Session) -> tuple[int, int]:
+            revision = await session.value("next_revision")
+            return await session.value("remove", kind, tenant, name, revision), revision
+
+        gone: int
+        gone, revision = await self.submit(Kind.OTHER, work, 1)
+        self.nodes.wrote(revision)
         return gone > 0
 
     async def clean(self, wanted: Filter, finished_before: int | None, keep: int | None, most: int) -> int:
@@ -197,11 +228,11 @@ class PostgresStore:
             return 0
 
         async def work(session: Session) -> int:
-            gone: int = await session.value("clean", ids)
+            gone: int = await session.value("clean", ids, session.slot)
             await session.value("clean_tallies")
             return gone
 
-        cleaned: int = await self._other(work, len(ids))
+        cleaned: int = await self.submit(Kind.OTHER, work, len(ids))
         return cleaned
 
     async def clean_journal(self, finished_before: int, most: int) -> int:
@@ -209,8 +240,10 @@ class PostgresStore:
         first = first_of(max(0, finished_before))
         lines = await self._search(lambda session: session.rows("old_lines", finished_before, most, first))
         ids, numbers = [line[0] for line in lines], [line[1] for line in lines]
-        cleaned: int = await self._other(
-            lambda session: session.value("clean_journal", ids, numbers, finished_before), len(lines)
+        cleaned: int = await self.submit(
+            Kind.OTHER,
+            lambda session: session.value("clean_journal", ids, numbers, finished_before),
+            len(lines),
         )
         return cleaned
 
@@ -218,13 +251,12 @@ class PostgresStore:
 
     async def flows(self) -> list[FlowState]:
         """See `Store.flows`."""
-        found = await self._rows("flows")
-        return [FlowState(number, FlowKey(*key), pending) for number, *key, pending in found]
+        return flow_states(await self.rows("flows"))
 
     async def entries(self, requests: Sequence[FlowAfter]) -> list[FlowPart]:
         """See `Store.entries`."""
         parts = [FlowPart(request.flow, [], more=False) for request in requests]
-        for place, *entry in await self._rows("entries", *columns(requests, 4)):
+        for place, *entry in await self.rows("entries", *columns(requests, 4)):
             parts[place - 1].entries.append(Entry(*entry))
         for part, request in zip(parts, requests, strict=True):
             if len(part.entries) > request.limit:  # one more than asked for: that it is there is all it tells
@@ -234,7 +266,7 @@ class PostgresStore:
 
     async def processing(self) -> list[HandedOver]:
         """See `Store.processing`."""
-        return [HandedOver(*row) for row in await self._rows("processing")]
+        return [HandedOver(*row) for row in await self.rows("processing")]
 
     async def occupancy(self, since: int, accounts: Sequence[tuple[str, int]] | None) -> list[Occupancy]:
         """See `Store.occupancy`. Account by account, oldest first."""
@@ -250,7 +282,7 @@ class PostgresStore:
 
     async def get(self, ids: Sequence[int]) -> list[StoredMessage]:
         """See `Store.get`."""
-        return [StoredMessage(*row) for row in await self._rows("get", list(ids))]
+        return [StoredMessage(*row) for row in await self.rows("get", list(ids))]
 
     async def find(self, wanted: Filter, before: int | None, limit: int) -> list[StoredMessage]:
         """See `Store.find`."""
@@ -271,27 +303,27 @@ class PostgresStore:
 
     async def attempts(self, ids: Sequence[int]) -> list[Attempt]:
         """See `Store.attempts`."""
-        return [Attempt(*row) for row in await self._rows("attempts", list(ids))]
+        return [Attempt(*row) for row in await self.rows("attempts", list(ids))]
 
     async def tallies(self) -> list[Tally]:
         """See `Store.tallies`."""
-        return [Tally(*row) for row in await self._rows("tallies")]
+        return [Tally(*row) for row in await self.rows("tallies")]
 
     async def daily(self, days: Sequence[int]) -> list[Daily]:
         """See `Store.daily`."""
-        return [Daily(*row) for row in await self._rows("daily", list(days))]
+        return [Daily(*row) for row in await self.rows("daily", list(days))]
 
     async def flow_keys(self) -> dict[int, FlowKey]:
         """See `Store.flow_keys`."""
-        return {number: FlowKey(*key) for number, *key in await self._rows("flow_keys")}
+        return {number: FlowKey(*key) for number, *key in await self.rows("flow_keys")}
 
     async def notes(self) -> list[AccountNote]:
         """See `Store.notes`."""
-        return [AccountNote(*row) for row in await self._rows("notes")]
+        return [AccountNote(*row) for row in await self.rows("notes")]
 
     async def documents(self, kind: str) -> list[Document]:
         """See `Store.documents`."""
-        return [Document(*row) for row in await self._rows("documents", kind)]
+        return [Document(*row) for row in await self.rows("documents", kind)]
 
     async def greatest_id(self) -> int:
         """See `Store.greatest_id`."""
@@ -346,10 +378,12 @@ class PostgresStore:
             raise UnavailableError("the store is not open")
         return self._writer_or_none
 
-    async def _other(self, work: Other, rows: int) -> Any:
-        return await self._writer.submit(Kind.OTHER, work, rows)
+    async def submit(self, kind: Kind, work: Any, rows: int) -> Any:
+        """Have something written, in a commit of this node."""
+        return await self._writer.submit(kind, work, rows)
 
-    async def _rows(self, name: str, *values: Any) -> list[Sequence[Any]]:
+    async def rows(self, name: str, *values: Any) -> list[Sequence[Any]]:
+        """What a quick read answers."""
         return await self._read(lambda session: session.rows(name, *values))
 
     async def _read(self, act: Callable[[Session], Awaitable[T]]) -> T:

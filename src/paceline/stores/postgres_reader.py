@@ -1,12 +1,14 @@
 """Connections that only read: a read never waits for the writer, nor a quick one for a search."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 import asyncpg
 
 from paceline.model.errors import UnavailableError
+from paceline.model.messages import FlowKey
+from paceline.stores.base import FlowState
 from paceline.stores.calls import TooSlowError
 from paceline.stores.postgres_address import Address
 from paceline.stores.postgres_session import Session, connect, translate
@@ -81,3 +83,8 @@ async def in_one_moment(session: Session, act: Callable[[Session], Awaitable[T]]
     transaction: Any = session.connection.transaction(isolation="repeatable_read", readonly=True)
     async with transaction:
         return await act(session)
+
+
+def flow_states(rows: Sequence[Any]) -> list[FlowState]:
+    """Rows of the registry's flows."""
+    return [FlowState(number, FlowKey(*key), pending) for number, *key, pending in rows]

@@ -17,7 +17,7 @@ CONNECT_S: Final = 10.0
 COMMAND_S: Final = 60.0
 """A statement of the writer that takes longer counts as lost, with its connection."""
 
-_COMMON: Final = {
+COMMON: Final = {
     # Compiling a plan takes longer than any of these statements.
     "jit": "off",
     # So that the server notices within half a minute that nobody is at the other end, and frees what it holds.
@@ -46,6 +46,10 @@ class Session:
     def __init__(self, connection: Any) -> None:
         """Use `connection`, an `asyncpg.Connection`."""
         self.connection = connection
+        # Of the node that writes through it: its slot, what it owns, and for whom the present commit leaves word.
+        self.slot = 0
+        self.owned: frozenset[int] = frozenset()
+        self.woken = 0
         self._statements: dict[str, Statement] = load_statements("postgres")
 
     @property
@@ -89,7 +93,7 @@ async def connect(
     Raises:
         UnavailableError: the server cannot be reached, or does not let us in.
     """
-    given = {**_COMMON, **settings, "search_path": address.schema, "application_name": application}
+    given = {**COMMON, **settings, "search_path": address.schema, "application_name": application}
     try:
         connection = await asyncpg.connect(
             address.dsn, timeout=CONNECT_S, command_timeout=seconds, server_settings=given,
@@ -147,6 +151,13 @@ def translate(error: Exception, name: str) -> Exception:
     if isinstance(error, asyncpg.PostgresError) and (error.sqlstate or "").startswith(_AWAY):
         return UnavailableError(f"{name} cannot be used now ({_words(error)})")
     return error
+
+
+def collided(error: BaseException) -> bool:
+    """Whether another node's transaction was in the way: nothing was done, and the same may be tried at once."""
+    return isinstance(
+        error, (asyncpg.DeadlockDetectedError, asyncpg.SerializationError, asyncpg.LockNotAvailableError)
+    )
 
 
 def columns(rows: Sequence[Any], width: int) -> list[list[Any]]:

@@ -2,7 +2,7 @@
 
 A commit whose connection is lost before the COMMIT was sent was not made. One whose connection is lost while the
 answer to the COMMIT is awaited may have been made or not: then a new connection is opened, however long that takes,
-and the number in the owner's row tells which. Until then nobody gets an answer: neither 'yes', nor a 'no' after which
+and the number in the node's row tells which. Until then nobody gets an answer: neither 'yes', nor a 'no' after which
 the same would be done a second time. What is asked for meanwhile is refused at once.
 """
 
@@ -15,8 +15,8 @@ import structlog
 
 from paceline.model.errors import UnavailableError
 from paceline.stores.calls import Call, Kind, by_kind, resolve
-from paceline.stores.postgres_owner import LostError, Ownership
-from paceline.stores.postgres_session import Session, translate
+from paceline.stores.postgres_node import Membership
+from paceline.stores.postgres_session import Session, collided, translate
 from paceline.stores.postgres_writes import WORKS, greatest_id
 
 _MOST_ROWS: Final = 5_000
@@ -24,8 +24,18 @@ _MOST_ROWS: Final = 5_000
 _FIRST_PAUSE_S: Final = 0.05
 _LONGEST_PAUSE_S: Final = 1.0
 _GOODBYE_S: Final = 2.0
+_COLLISIONS: Final = 5
+"""So often a commit is tried again that met another node's; the server ends one of two that wait for each other."""
 
 log = structlog.get_logger("paceline.store")
+
+
+class CollisionError(UnavailableError):
+    """Another node's commit was in the way; nothing was done, and the same may be tried at once."""
+
+
+class RolledBackError(UnavailableError):
+    """The server forgot something that it had acknowledged."""
 
 
 class Figures:
@@ -46,13 +56,18 @@ class Writer:
     """Takes calls, commits them through its one connection, answers them; all on one event loop."""
 
     def __init__(
-        self, name: str, session: Session, ownership: Ownership, connect: Callable[[], Awaitable[Session]]
-    ) -> None:
-        """Start; `connect` makes a new connection, checked, in place of a lost one."""
+        self, name: str, session: Session, member: Membership, connect: Callable[[], Awaitable[Session]],
+        told: Callable[[int], None] = lambda _partitions: None,
+    ) -> None:  # fmt: skip
+        """Start; `connect` makes a new connection, checked, in place of a lost one.
+
+        `told` hears of the partitions, a bit for each, in which a commit left word for their owners.
+        """
         self.figures = Figures()
         self._name = name
         self._session = session
-        self._ownership = ownership
+        self._member = member
+        self._told = told
         self._connect = connect
         self._loop = asyncio.get_running_loop()
         self._pending: list[Call] = []
@@ -81,14 +96,19 @@ class Writer:
         if self._stopping:
             future.set_exception(UnavailableError("the store is closed"))
         elif self._away is not None:
-            future.set_exception(UnavailableError(str(self._away)))
+            future.set_exception(type(self._away)(str(self._away)))
         else:
             self._pending.append(Call(kind, work, rows, future))
             self._woken.set()
         return future
 
+    def ended(self) -> None:
+        """Another node ended this one: say so to everybody who still wants something."""
+        self._lose(self._member.lost())
+        self._woken.set()
+
     async def stop(self) -> None:
-        """Finish what was asked for, then let the ownership and the connection go."""
+        """Finish what was asked for, then leave and let the connection go."""
         self._stopping = True
         self._woken.set()
         await self._task
@@ -97,6 +117,9 @@ class Writer:
         while not self._stopping or self._pending:
             await self._woken.wait()
             self._woken.clear()
+            if self._lost:
+                self._refuse_pending()
+                continue
             if self._session.closed:  # lost while there was nothing to do
                 await self._reconnect(None)
             while calls := self._take():
@@ -106,10 +129,10 @@ class Writer:
                     log.exception("writer failed")
                     _answer(calls, error)
                 resolve(calls)
-        if not self._session.closed:
-            with suppress(Exception):  # then the next owner finds out by itself that this one is gone
+        if not self._session.closed and not self._lost:
+            with suppress(Exception):  # then others find out by themselves that this one is gone
                 async with asyncio.timeout(_GOODBYE_S):
-                    await self._ownership.release(self._session)
+                    await self._member.leave(self._session)
         await self._session.close()
 
     def _take(self) -> list[Call]:
@@ -126,6 +149,10 @@ class Writer:
     async def _serve(self, calls: list[Call]) -> None:
         """Run the calls in one transaction; if that fails, each in its own, so that only the culprit fails."""
         error = await self._transact(calls)
+        for _ in range(_COLLISIONS):
+            if not isinstance(error, CollisionError):
+                break
+            error = await self._transact(calls)
         if error is None:
             return
         if self._session.closed:
@@ -155,6 +182,8 @@ class Writer:
         except Exception as error:  # noqa: BLE001 - whatever it is, its callers must hear it and the task live
             self.figures.failures += 1
             await self._roll_back(error)
+            if collided(error):
+                return CollisionError(str(error))
             return self.away or translate(error, self._name)
         failure = await self._commit(number)
         if failure is not None:
@@ -163,6 +192,8 @@ class Writer:
         self._made = number
         self.figures.commits += 1
         self.figures.commit_ms = (self._loop.time() - begun) * 1000
+        if self._session.woken:
+            self._told(self._session.woken)
         for chosen, answers in dealt:
             for call, answer in zip(chosen, answers, strict=True):
                 call.answer = answer
@@ -172,11 +203,12 @@ class Writer:
         """Everything of a commit but the COMMIT: it can still be undone, and is when the connection is lost."""
         session = self._session
         kinds = [(kind, chosen, [call.work for call in chosen]) for kind, chosen in by_kind(calls)]
+        session.owned, session.woken = self._member.owned, 0
         await session.connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
         greatest = max(greatest_id(kind, works) for kind, _, works in kinds)
-        if await session.value("fence", self._ownership.fencing, number, greatest) is None:
-            self._lose(self._ownership.lost())
-            raise self._ownership.lost()
+        if await session.value("fence", self._member.id, number, greatest) is None:
+            self._lose(self._member.lost())
+            raise self._member.lost()
         return [(chosen, await WORKS[kind](session, works)) for kind, chosen, works in kinds]
 
     async def _commit(self, number: int) -> Exception | None:
@@ -204,21 +236,27 @@ class Writer:
 
     async def _reconnect(self, number: int | None) -> bool:
         """Open a new connection in place of a lost one, however long it takes; whether commit `number` was made."""
-        self._away = UnavailableError(f"the connection to {self._name} was lost; it is being opened again")
-        log.warning("connection lost", store=self._name)
+        if not self._lost:
+            self._away = UnavailableError(
+                f"the connection to {self._name} was lost; it is being opened again"
+            )
+            log.warning("connection lost", store=self._name)
         pause = _FIRST_PAUSE_S
-        while not self._lost:
+        while number is not None or not self._lost:
             self._refuse_pending()
             try:
                 made = await self._resume(number)
-            except LostError as error:
+            except RolledBackError as error:
                 self._lose(error)
+                break
             except Exception as error:  # noqa: BLE001 - nothing that a server says may end this
                 told = translate(error, self._name)
-                self._away = told if isinstance(told, UnavailableError) else UnavailableError(str(told))
+                if not self._lost:
+                    self._away = told if isinstance(told, UnavailableError) else UnavailableError(str(told))
             else:
-                self._away = None
-                log.info("connection open again", store=self._name)
+                if not self._lost:
+                    self._away = None
+                    log.info("connection open again", store=self._name)
                 return made
             if self._stopping:
                 break  # the next start reads everything anew
@@ -228,17 +266,22 @@ class Writer:
         return False
 
     async def _resume(self, number: int | None) -> bool:
+        """Use a new connection; whether commit `number` was made, also where this node was ended after it."""
         session = await self._connect()
         try:
-            last = await self._ownership.regain(session)
+            last, ended = await self._member.regain(session)
             if last not in (self._made, number):
-                raise LostError(
+                raise RolledBackError(
                     f"{self._name} went back in time: commit {self._made} was acknowledged and it knows "
                     f"{last}; restart this process, so that it reads everything anew"
                 )
         except BaseException:
             await session.close()
             raise
+        if ended:
+            await session.close()
+            self._lose(self._member.lost())
+            return last == number
         self._session = session
         self._watch()
         self.figures.reconnects += 1
@@ -247,14 +290,14 @@ class Writer:
         return last == number
 
     def _watch(self) -> None:
-        """Hear of it when the connection is lost while there is nothing to write: the lock went with it."""
+        """Hear of it when the connection is lost while there is nothing to write, so that there is one when there is."""
         self._session.connection.add_termination_listener(lambda _connection: self._woken.set())
 
-    def _lose(self, error: LostError) -> None:
+    def _lose(self, error: UnavailableError) -> None:
         if not self._lost:
-            log.error("ownership lost", reason=str(error))
+            log.error("nothing is written any more", reason=str(error))
         self._lost = True
-        self._away = UnavailableError(str(error))
+        self._away = error
 
     def _refuse_pending(self) -> None:
         """What came meanwhile was not begun: it may be asked for again."""

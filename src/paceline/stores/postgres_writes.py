@@ -10,7 +10,9 @@ from typing import Any, Final
 
 import msgspec
 
-from paceline.model.messages import Added, Entry, HandedOver, NewMessage
+from paceline.model.messages import Added, Entry, HandedOver, NewMessage, Revision
+from paceline.model.nodes import Wake, partition_of_flow
+from paceline.model.states import WAITING, State
 from paceline.stores.base import Expired, Promoted
 from paceline.stores.calls import Add, HandOver, Keys, Kind, Moment, Owners, Revise, Settle, rounds_of
 from paceline.stores.postgres_session import Session, columns
@@ -43,7 +45,7 @@ async def settle(session: Session, calls: Sequence[Settle]) -> Sequence[list[int
         arrays = columns(rows, 15)
         # A provider's words are kept even where it sent what no text of the database can hold.
         arrays[10:15] = [[_storable(text) for text in array] for array in arrays[10:15]]
-        fitting = {place - 1 for (place,) in await session.rows("settle", *arrays)}
+        fitting = {place - 1 for (place,) in await session.rows("settle", *arrays, session.slot)}
     if notes:
         *arrays, stopped = columns(notes, 5)
         await session.run("note", *arrays, [_storable(text) for text in stopped])
@@ -63,16 +65,15 @@ async def add(session: Session, calls: Sequence[Add]) -> Sequence[list[Added]]:
     rows = [row for call in calls for row in call.rows]
     answers = [Added(row.id) for row in rows]
     await _put_flows(session, calls)
-    keys = await _take_keys(session, rows, answers)
-    if keys:
-        await session.run("put_keys", *map(list, zip(*keys, strict=True)))
-    fresh = (
-        [row for row, answer in zip(rows, answers, strict=True) if not answer.duplicate]
-        if keys is not None
-        else rows
-    )
+    fresh = rows
+    if any(row.idempotency_key is not None for row in rows):
+        await _take_keys(session, rows, answers)
+        fresh = [row for row, answer in zip(rows, answers, strict=True) if not answer.duplicate]
     if fresh:
         await _copy(session, fresh)
+        await _wake(
+            session, [Wake(row.flow, row.turn, row.id, 1, _due(row), row.expires_at) for row in fresh]
+        )
     dealt = iter(answers)
     return [[next(dealt) for _ in call.rows] for call in calls]
 
@@ -83,7 +84,7 @@ async def hand_over(session: Session, calls: Sequence[HandOver]) -> Sequence[lis
     owners = Owners(len(call.marks) for call in calls)
     dealt: list[list[HandedOver]] = [[] for _ in calls]
     if marks:
-        for place, *given in await session.rows("hand_over", *columns(marks, 4)):
+        for place, *given in await session.rows("hand_over", *columns(marks, 4), session.slot):
             dealt[owners.of(place - 1)].append(HandedOver(*given))
     return dealt
 
@@ -93,9 +94,10 @@ async def promote(session: Session, calls: Sequence[Moment]) -> Sequence[Promote
     answers = []
     for call in calls:
         ahead = call.ahead()
-        moved = await session.rows("promote", call.now, call.most, ahead)
+        parts = sorted(session.owned)
+        moved = await session.rows("promote", call.now, call.most, ahead, parts, session.slot)
         entries = [(flow, Entry(*entry)) for flow, *entry in moved]
-        answers.append(Promoted(entries, await session.value("next_due", ahead)))
+        answers.append(Promoted(entries, await session.value("next_due", ahead, parts)))
     return answers
 
 
@@ -104,8 +106,11 @@ async def expire(session: Session, calls: Sequence[Moment]) -> Sequence[Expired]
     answers = []
     for call in calls:
         ahead = call.ahead()
-        ids = [id_ for (id_,) in await session.rows("expire", call.now, call.most, ahead)]
-        answers.append(Expired(ids, await session.value("next_expiry", ahead)))
+        parts = sorted(session.owned)
+        ids = [
+            id_ for (id_,) in await session.rows("expire", call.now, call.most, ahead, parts, session.slot)
+        ]
+        answers.append(Expired(ids, await session.value("next_expiry", ahead, parts)))
     return answers
 
 
@@ -118,8 +123,13 @@ async def revise(session: Session, calls: Sequence[Revise]) -> Sequence[list[int
         changed: list[list[int]] = [[] for _ in batch]
         await _put_flows(session, batch)
         now = max(call.now for call in batch)
-        for (place,) in await session.rows("revise", *columns(rows, 14), now) if rows else ():
+        fitting: list[Revision] = []
+        for (place,) in await session.rows("revise", *columns(rows, 14), now, session.slot) if rows else ():
             changed[owners.of(place - 1)].append(rows[place - 1].id)
+            fitting.append(rows[place - 1])
+        await _wake(session, [
+            Wake(row.flow, row.turn, row.id, 1, _due(row), row.expires_at) for row in fitting if row.to_state in WAITING
+        ])  # fmt: skip
         dealt += changed
     return dealt
 
@@ -159,7 +169,7 @@ async def _copy(session: Session, rows: Sequence[NewMessage]) -> None:
     await session.connection.copy_records_to_table("waiting", records=narrow, columns=_WAITING)
     counts = Counter((row.flow, row.state) for row in rows)
     counted = [(*key, many) for key, many in counts.items()]
-    await session.run("count_new", *map(list, zip(*counted, strict=True)))
+    await session.run("count_new", *map(list, zip(*counted, strict=True)), session.slot)
 
 
 async def _put_flows(session: Session, calls: Iterable[Add | Revise]) -> None:
@@ -168,12 +178,53 @@ async def _put_flows(session: Session, calls: Iterable[Add | Revise]) -> None:
         await session.run("put_flows", list(flows), *columns(list(flows.values()), 6))
 
 
-async def _take_keys(session: Session, rows: Sequence[NewMessage], answers: list[Added]) -> list[Any] | None:
-    """The idempotency keys to remember, None without any; see `Keys.take`."""
+async def _take_keys(session: Session, rows: Sequence[NewMessage], answers: list[Added]) -> None:
+    """Remember the idempotency keys of new messages, and give the first one's answer to the others; see `Keys.take`.
+
+    Another node may take a key between our look and our write: then we look again, until all are somebody's.
+    """
     keys = Keys(rows)
-    if not keys.asked:
-        return None
-    return keys.take(await session.rows("known_keys", *map(list, zip(*keys.asked, strict=True))), answers)
+    asked = list(map(list, zip(*keys.asked, strict=True)))
+    ours = {row.id for row in rows}
+    put: set[int] = set()
+    while True:
+        for place, _, _ in keys.asked:
+            answers[place] = Added(rows[place].id)
+        known = [row for row in await session.rows("known_keys", *asked) if row[1] not in ours]
+        wanted = [key for key in keys.take(known, answers) if key[2] not in put]
+        if not wanted:
+            return
+        if await session.value("put_keys", *map(list, zip(*wanted, strict=True))) == len(wanted):
+            return
+        mine = [row[1] for row in await session.rows("known_keys", *asked) if row[1] in ours]
+        put.update(mine)
+
+
+def _due(row: NewMessage | Revision) -> int | None:
+    """When it is due, where it does not stand in line already."""
+    state = row.state if isinstance(row, NewMessage) else row.to_state
+    return None if state == State.PENDING else row.due_at
+
+
+async def _wake(session: Session, wakes: Iterable[Wake]) -> None:
+    """Leave word for the owners of other partitions, flow by flow."""
+    found: dict[int, Wake] = {}
+    for wake in wakes:
+        if partition_of_flow(wake.flow) not in session.owned:
+            first = found.get(wake.flow)
+            found[wake.flow] = wake if first is None else _both(first, wake)
+    if found:
+        await session.run("wake", *columns(list(found.values()), 6))
+        session.woken |= sum({1 << partition_of_flow(flow) for flow in found})
+
+
+def _both(one: Wake, other: Wake) -> Wake:
+    turn, id_ = min((one.turn, one.id), (other.turn, other.id))
+    dues = [moment for moment in (one.due_at, other.due_at) if moment is not None]
+    expiries = [moment for moment in (one.expires_at, other.expires_at) if moment is not None]
+    return Wake(
+        one.flow, turn, id_, one.many + other.many, min(dues, default=None), min(expiries, default=None)
+    )
 
 
 def _storable(text: str | None) -> str | None:

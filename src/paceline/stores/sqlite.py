@@ -67,6 +67,9 @@ _ROW_CHARACTERS = 8_192
 class SqliteStore:
     """A `Store` in one SQLite file. `open` binds it to the running event loop."""
 
+    nodes = None
+    """One process owns the file."""
+
     def __init__(self, path: str | Path, mark: CopyMark = lambda _known, _now: ()) -> None:
         """Name the file; its folder is made when it is missing. `mark` makes a copy know that it is one."""
         self.path = Path(path)

@@ -15,6 +15,16 @@ SELECT line.id, line.number, line.attempts, line.sender, message.tenant, message
 FROM under_way AS line JOIN message ON message.id = line.id
 ORDER BY line.id;
 
+-- name: open_calls
+-- The same for the partitions $1.
+SELECT line.id, line.number, line.attempts, line.sender, message.tenant, message.queue, message.channel,
+       message.recipient, message.kind, message."group", message.content, message.metadata, message.max_attempts,
+       message.timeout_ms, message.backoff, message.trace_id, message.callback_url, message.created_at,
+       line.expires_at, line.due_at, line.turn, line.flow
+FROM under_way AS line JOIN message ON message.id = line.id
+WHERE (line.flow & 63) = ANY ($1::bigint[])
+ORDER BY line.id;
+
 -- name: entries
 -- Up to so many pending entries of each flow asked for (fields of FlowAfter), behind (turn, id), as (position, Entry),
 -- and one more where there are more.

@@ -36,48 +36,17 @@ INSERT INTO paceline_schema VALUES (1, $1)
 ON CONFLICT (place) DO UPDATE SET version = excluded.version;
 
 -- name: lock
--- Takes the lock of the schema $1 for as long as the connection lives; false when another one has it.
+-- Takes the lock of the schema $1 for as long as the connection lives or until `unlock`: one at a time brings it up to
+-- date and joins. False when another one has it.
 SELECT pg_try_advisory_lock(1346587726, hashtext($1));
 
 -- name: unlock
 -- Lets it go.
 SELECT pg_advisory_unlock(1346587726, hashtext($1));
 
--- name: end_former
--- Ends the connection named $2 if it still holds the lock of the schema $1: the server may take long to notice that
--- nobody is at its other end any more.
-SELECT count(pg_terminate_backend(held.pid))
-FROM pg_locks AS held JOIN pg_stat_activity AS session ON session.pid = held.pid
-WHERE held.locktype = 'advisory' AND held.granted AND held.classid = 1346587726::oid
-  AND held.objid = (hashtext($1)::bigint & 4294967295)::oid
-  AND held.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-  AND session.application_name = $2;
-
--- name: owner
--- Who owns the schema and what was committed last.
-SELECT fencing, batch, machine, process, name, released FROM owner;
-
--- name: lock_owner
--- The same; waits until no other transaction has the row in its hands.
-SELECT fencing, batch, machine, process, name, released FROM owner FOR UPDATE;
-
--- name: take
--- Become the owner: machine, process, name for people. Answers the fencing number.
-UPDATE owner SET fencing = fencing + 1, batch = 0, machine = $1, process = $2, name = $3, released = false
-RETURNING fencing;
-
--- name: fence
--- The first statement of each commit: it goes on only while fencing number $1 is the newest, and notes that commit
--- number $2 was made, with the greatest id $3 of the messages in it.
-UPDATE owner SET batch = $2, greatest_id = greatest(greatest_id, $3) WHERE fencing = $1 RETURNING fencing;
-
--- name: release
--- No longer the owner $1.
-UPDATE owner SET released = true WHERE fencing = $1;
-
--- name: greatest_id
--- The greatest id ever stored, also when that message is deleted.
-SELECT greatest_id FROM owner;
+-- name: lock_members
+-- Waits until nobody joins, and keeps everybody from joining until the commit.
+SELECT pg_advisory_xact_lock(1346587726, hashtext($1));
 
 -- name: database_bytes
 -- How much room the database takes.

@@ -1,33 +1,43 @@
 -- What the one writer runs inside a commit, each a batch of rows given as arrays. A message moves from one narrow
 -- table to another: what the DELETE gives back is exactly what the INSERTs, the counts and the journal take, so that
--- all of them see the same set of rows. One writer at a time is what makes looking first and changing then safe; the
--- statement `fence` in the same transaction sees to it.
+-- all of them see the same set of rows. Other nodes write at the same time: so what decides stands in the DELETE or
+-- UPDATE itself, where the server looks again at a row that it had to wait for, and rows are taken in the order of their
+-- keys, so that two nodes seldom wait for each other. The statement `fence` in the same transaction sees to it that no
+-- ended node writes. Counts and figures are kept by slot, the number of the node.
 
 -- name: put_flows
 -- Flows that may be new.
 INSERT INTO flow (number, lane, tenant, campaign, queue, priority, account)
-SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::integer[], $7::text[])
+SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::integer[], $7::text[]) AS given
+ORDER BY 1
 ON CONFLICT DO NOTHING;
 
 -- name: put_keys
--- Idempotency keys as (tenant, key, message, fingerprint).
-INSERT INTO idempotency (tenant, key, message, fingerprint)
-SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::text[]);
+-- Idempotency keys as (tenant, key, message, fingerprint), where no other node took them a moment ago; answers how many
+-- were put.
+WITH put AS (
+  INSERT INTO idempotency (tenant, key, message, fingerprint)
+  SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::text[]) AS given
+  ORDER BY 1, 2
+  ON CONFLICT DO NOTHING RETURNING key
+)
+SELECT count(*) FROM put;
 
 -- name: count_new
--- New messages as (flow, state, how many). The messages themselves come by COPY; they are born in their state.
-INSERT INTO tally (flow, sender, state, count)
-SELECT flow, '', state, many FROM unnest($1::bigint[], $2::integer[], $3::bigint[]) AS new (flow, state, many)
-ON CONFLICT (flow, sender, state) DO UPDATE SET count = tally.count + excluded.count;
+-- New messages as (flow, state, how many), counted in slot $4. The messages themselves come by COPY; they are born in
+-- their state.
+INSERT INTO tally (flow, sender, state, slot, count)
+SELECT flow, '', state, $4::integer, many FROM unnest($1::bigint[], $2::integer[], $3::bigint[]) AS new (flow, state, many)
+ON CONFLICT (flow, sender, state, slot) DO UPDATE SET count = tally.count + excluded.count;
 
 -- name: hand_over
--- Makes hand-overs durable (fields of Mark) where the message is still pending in the flow that the mark names,
+-- Makes hand-overs durable (fields of Mark; counted in slot $5) where the message is still pending in the flow that the mark names,
 -- and answers (position, HandedOver). Number, sender and start are the open journal line: it is written as a row when
--- it ends, which spares writing it twice. OFFSET 0 keeps flow and state out of the look-up: by them the planner
--- would go through all that is pending, since an index of just that is there.
+-- it ends, which spares writing it twice. OFFSET 0 (and + 0) keep flow and state out of the look-up: by them the
+-- planner would go through all that is pending, since an index of just that is there.
 -- arrow: pending -hand-over-> processing
 WITH fitting AS (
-  SELECT DISTINCT ON (line.id) line.id, mark.account, mark.started, mark.place
+  SELECT DISTINCT ON (line.id) line.id, line.flow, mark.account, mark.started, mark.place
   FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::bigint[]) WITH ORDINALITY
     AS mark (id, flow, account, started, place)
   CROSS JOIN LATERAL (SELECT id, flow, state FROM waiting WHERE waiting.id = mark.id OFFSET 0) AS line
@@ -35,7 +45,8 @@ WITH fitting AS (
   ORDER BY line.id, mark.place
 ),
 gone AS (
-  DELETE FROM waiting USING fitting WHERE waiting.id = fitting.id
+  DELETE FROM waiting USING fitting
+  WHERE waiting.id = fitting.id AND waiting.state + 0 = 2 AND waiting.flow + 0 = fitting.flow
   RETURNING waiting.*, fitting.account, fitting.started, fitting.place
 ),
 marked AS (
@@ -43,9 +54,9 @@ marked AS (
   SELECT id, flow, number + 1, attempts, due_at, turn, expires_at, account, started FROM gone
 ),
 less AS (
-  INSERT INTO tally (flow, sender, state, count)
-  SELECT flow, sender, 2, -count(*) FROM gone GROUP BY flow, sender
-  ON CONFLICT (flow, sender, state) DO UPDATE SET count = tally.count + excluded.count
+  INSERT INTO tally (flow, sender, state, slot, count)
+  SELECT flow, sender, 2, $5::integer, -count(*) FROM gone GROUP BY flow, sender
+  ON CONFLICT (flow, sender, state, slot) DO UPDATE SET count = tally.count + excluded.count
 )
 SELECT gone.place, gone.id, gone.number + 1, gone.attempts, gone.account, message.tenant, message.queue,
        message.channel, message.recipient, message.kind, message."group", message.content, message.metadata,
@@ -55,7 +66,7 @@ FROM gone JOIN message ON message.id = gone.id
 ORDER BY gone.place;
 
 -- name: settle
--- Ends hand-overs (fields of Settlement) that are still the message's open one and answers their positions.
+-- Ends hand-overs (fields of Settlement; counted in slot $16) that are still the message's open one and answers their positions.
 -- Only states without a successor by clock or lane have a finish.
 -- arrow: processing -accept-> completed
 -- arrow: processing -retry-> retrying
@@ -74,7 +85,7 @@ WITH fitting AS (
   ORDER BY line.id, given.place
 ),
 gone AS (
-  DELETE FROM under_way USING fitting WHERE under_way.id = fitting.id
+  DELETE FROM under_way USING fitting WHERE under_way.id = fitting.id AND under_way.number = fitting.number
   RETURNING fitting.*, under_way.flow, under_way.sender, under_way.expires_at, under_way.started_at AS handed_over
 ),
 known AS (
@@ -97,18 +108,18 @@ written AS (
   FROM known
 ),
 more AS (
-  INSERT INTO tally (flow, sender, state, count)
-  SELECT flow, sender, state, count(*) FROM gone GROUP BY flow, sender, state
-  ON CONFLICT (flow, sender, state) DO UPDATE SET count = tally.count + excluded.count
+  INSERT INTO tally (flow, sender, state, slot, count)
+  SELECT flow, sender, state, $16::integer, count(*) FROM gone GROUP BY flow, sender, state
+  ON CONFLICT (flow, sender, state, slot) DO UPDATE SET count = tally.count + excluded.count
 ),
 -- By the day; all time is the sum of them. Only calls whose answer said something count.
 summed AS (
-  INSERT INTO daily (day, tenant, queue, channel, account, completed, failed, retries, send_ms)
-  SELECT finished / 86400000, tenant, queue, channel, sender, count(*) FILTER (WHERE event = 'accept'),
+  INSERT INTO daily (day, tenant, queue, channel, account, slot, completed, failed, retries, send_ms)
+  SELECT finished / 86400000, tenant, queue, channel, sender, $16::integer, count(*) FILTER (WHERE event = 'accept'),
          count(*) FILTER (WHERE event = 'refuse'), count(*) FILTER (WHERE event = 'retry'), sum(finished - started)
   FROM known WHERE event IN ('accept', 'refuse', 'retry')
   GROUP BY finished / 86400000, tenant, queue, channel, sender
-  ON CONFLICT (day, tenant, queue, channel, account) DO UPDATE SET
+  ON CONFLICT (day, tenant, queue, channel, account, slot) DO UPDATE SET
     completed = daily.completed + excluded.completed, failed = daily.failed + excluded.failed,
     retries = daily.retries + excluded.retries, send_ms = daily.send_ms + excluded.send_ms
 ),
@@ -134,47 +145,66 @@ ON CONFLICT (account, recipient, "group") DO UPDATE SET
   stopped = coalesce(excluded.stopped, account_note.stopped);
 
 -- name: promote
--- Up to $2 messages whose moment came by $1 stand in line again, the longest due first. Scheduled ones wait for the
--- wall clock, which is $3 ahead; in line all are ordered on the scale of $1. Answers (flow, Entry) of each.
+-- Up to $2 messages of the partitions $4 whose moment came by $1 stand in line again, the longest due first; counted in
+-- slot $5. Scheduled ones wait for the wall clock, which is $3 ahead; in line all are ordered on the scale of $1. Answers
+-- (flow, Entry) of each.
 -- arrow: scheduled -due-> pending
 -- arrow: retrying -due-> pending
 WITH due AS (
-  (SELECT id, state, due_at - $3::bigint AS due, turn - $3::bigint AS place FROM waiting
-   WHERE state = 1 AND due_at <= $1::bigint + $3::bigint ORDER BY due_at, id LIMIT $2::bigint)
-  UNION ALL
-  (SELECT id, state, due_at, turn FROM waiting
-   WHERE state = 4 AND due_at <= $1::bigint ORDER BY due_at, id LIMIT $2::bigint)
-  ORDER BY due, id LIMIT $2::bigint
+  SELECT each.id, each.state, each.due, each.place
+  FROM unnest($4::bigint[]) AS owned (part)
+  CROSS JOIN LATERAL (
+    (SELECT id, state, due_at - $3::bigint AS due, turn - $3::bigint AS place FROM waiting
+     WHERE (flow & 63) = owned.part AND state = 1 AND due_at <= $1::bigint + $3::bigint
+     ORDER BY due_at, id LIMIT $2::bigint)
+    UNION ALL
+    (SELECT id, state, due_at, turn FROM waiting
+     WHERE (flow & 63) = owned.part AND state = 4 AND due_at <= $1::bigint
+     ORDER BY due_at, id LIMIT $2::bigint)
+  ) AS each
+  ORDER BY each.due, each.id LIMIT $2::bigint
 ),
 moved AS (
-  UPDATE waiting SET state = 2, due_at = due.due, turn = due.place FROM due WHERE waiting.id = due.id
+  UPDATE waiting SET state = 2, due_at = due.due, turn = due.place FROM due
+  WHERE waiting.id = due.id AND waiting.state + 0 = due.state
   RETURNING waiting.*, due.state AS old_state
 ),
 counts AS (
-  INSERT INTO tally (flow, sender, state, count)
-  SELECT flow, sender, state, sum(many) FROM (
+  INSERT INTO tally (flow, sender, state, slot, count)
+  SELECT flow, sender, state, $5::integer, sum(many) FROM (
     SELECT flow, sender, old_state AS state, -1 AS many FROM moved UNION ALL SELECT flow, sender, 2, 1 FROM moved
   ) AS both_ends GROUP BY flow, sender, state
-  ON CONFLICT (flow, sender, state) DO UPDATE SET count = tally.count + excluded.count
+  ON CONFLICT (flow, sender, state, slot) DO UPDATE SET count = tally.count + excluded.count
 )
 SELECT moved.flow, moved.turn, moved.id, moved.expires_at, message.recipient, message."group"
 FROM moved JOIN message ON message.id = moved.id
 ORDER BY moved.due_at, moved.id;
 
 -- name: next_due
--- When the next scheduled or retrying message is due, if the wall clock is $1 ahead.
-SELECT least((SELECT min(due_at) - $1::bigint FROM waiting WHERE state = 1),
-             (SELECT min(due_at) FROM waiting WHERE state = 4));
+-- When the next scheduled or retrying message of the partitions $2 is due, if the wall clock is $1 ahead.
+SELECT min(first.moment) FROM unnest($2::bigint[]) AS owned (part)
+CROSS JOIN LATERAL (
+  (SELECT due_at - $1::bigint AS moment FROM waiting
+   WHERE (flow & 63) = owned.part AND state = 1 ORDER BY due_at, id LIMIT 1)
+  UNION ALL
+  (SELECT due_at FROM waiting WHERE (flow & 63) = owned.part AND state = 4 ORDER BY due_at, id LIMIT 1)
+) AS first;
 
 -- name: expire
--- Up to $2 waiting messages whose time passed by the wall clock, which is $3 ahead of $1, end now, the longest
--- expired first, each with a journal line that has no account, so that it occupies no window. Answers their ids.
+-- Up to $2 waiting messages of the partitions $4 whose time passed by the wall clock, which is $3 ahead of $1, end now,
+-- the longest expired first, each with a journal line that has no account, so that it occupies no window; counted in
+-- slot $5. Answers their ids.
 -- arrow: scheduled -expire-> expired
 -- arrow: pending -expire-> expired
 -- arrow: retrying -expire-> expired
 WITH late AS (
-  SELECT id FROM waiting WHERE expires_at IS NOT NULL AND expires_at <= $1::bigint + $3::bigint
-  ORDER BY expires_at, id LIMIT $2::bigint
+  SELECT each.id FROM unnest($4::bigint[]) AS owned (part)
+  CROSS JOIN LATERAL (
+    SELECT id, expires_at FROM waiting
+    WHERE (flow & 63) = owned.part AND expires_at IS NOT NULL AND expires_at <= $1::bigint + $3::bigint
+    ORDER BY expires_at, id LIMIT $2::bigint
+  ) AS each
+  ORDER BY each.expires_at, each.id LIMIT $2::bigint
 ),
 gone AS (
   DELETE FROM waiting USING late WHERE waiting.id = late.id RETURNING waiting.*
@@ -189,20 +219,24 @@ written AS (
   FROM gone JOIN message ON message.id = gone.id
 ),
 counts AS (
-  INSERT INTO tally (flow, sender, state, count)
-  SELECT flow, sender, state, sum(many) FROM (
+  INSERT INTO tally (flow, sender, state, slot, count)
+  SELECT flow, sender, state, $5::integer, sum(many) FROM (
     SELECT flow, sender, state, -1 AS many FROM gone UNION ALL SELECT flow, sender, 8, 1 FROM gone
   ) AS both_ends GROUP BY flow, sender, state
-  ON CONFLICT (flow, sender, state) DO UPDATE SET count = tally.count + excluded.count
+  ON CONFLICT (flow, sender, state, slot) DO UPDATE SET count = tally.count + excluded.count
 )
 SELECT id FROM gone ORDER BY expires_at, id;
 
 -- name: next_expiry
--- When the next waiting message expires, if the wall clock is $1 ahead.
-SELECT min(expires_at) - $1::bigint FROM waiting WHERE expires_at IS NOT NULL;
+-- When the next waiting message of the partitions $2 expires, if the wall clock is $1 ahead.
+SELECT min(first.moment) FROM unnest($2::bigint[]) AS owned (part)
+CROSS JOIN LATERAL (
+  SELECT expires_at - $1::bigint AS moment FROM waiting
+  WHERE (flow & 63) = owned.part AND expires_at IS NOT NULL ORDER BY expires_at, id LIMIT 1
+) AS first;
 
 -- name: revise
--- Applies people's changes (fields of Revision) at $15 where the message is still as its person saw it, and answers
+-- Applies people's changes (fields of Revision; counted in slot $16) at $15 where the message is still as its person saw it, and answers
 -- their positions. An ending without a call is a step of the journal and finishes now; no state deletes,
 -- but never a message that is in somebody's hands.
 -- arrow: scheduled -reschedule-> scheduled
@@ -239,11 +273,34 @@ WITH fitting AS (
 ),
 -- Out of the one table and into the other, which may be the same: a row is taken out before it is put in, because
 -- putting in reads what taking out gave back.
-from_waiting AS (DELETE FROM waiting USING fitting WHERE waiting.id = fitting.id RETURNING fitting.*),
-from_under_way AS (DELETE FROM under_way USING fitting WHERE under_way.id = fitting.id RETURNING fitting.*),
-from_ended AS (DELETE FROM ended USING fitting WHERE ended.id = fitting.id RETURNING fitting.*),
+from_waiting AS (
+  DELETE FROM waiting USING fitting
+  WHERE waiting.id = fitting.id AND waiting.number = fitting.number AND waiting.state + 0 = fitting.old_state
+  RETURNING fitting.*
+),
+from_under_way AS (
+  DELETE FROM under_way USING fitting
+  WHERE under_way.id = fitting.id AND under_way.number = fitting.number AND fitting.old_state = 3
+    AND fitting.state IS DISTINCT FROM 3
+  RETURNING fitting.*
+),
+from_ended AS (
+  DELETE FROM ended USING fitting
+  WHERE ended.id = fitting.id AND ended.number = fitting.number AND ended.state + 0 = fitting.old_state
+  RETURNING fitting.*
+),
+-- What stays under way is changed in place: its node, which may be another one, has to find its row when the call ends.
+stays AS (
+  UPDATE under_way
+  SET flow = fitting.flow, attempts = fitting.attempts, due_at = fitting.due_at, turn = fitting.turn,
+      expires_at = fitting.expires_at
+  FROM fitting
+  WHERE under_way.id = fitting.id AND under_way.number = fitting.number AND fitting.old_state = 3 AND fitting.state = 3
+  RETURNING fitting.*
+),
 change AS (
   SELECT * FROM from_waiting UNION ALL SELECT * FROM from_under_way UNION ALL SELECT * FROM from_ended
+  UNION ALL SELECT * FROM stays
 ),
 to_waiting AS (
   INSERT INTO waiting (id, flow, state, number, attempts, due_at, turn, expires_at, sender, started_at)
@@ -252,7 +309,8 @@ to_waiting AS (
 ),
 to_under_way AS (
   INSERT INTO under_way (id, flow, number, attempts, due_at, turn, expires_at, sender, started_at)
-  SELECT id, flow, number, attempts, due_at, turn, expires_at, sender, started_at FROM change WHERE state = 3
+  SELECT id, flow, number, attempts, due_at, turn, expires_at, sender, started_at
+  FROM change WHERE state = 3 AND old_state <> 3
 ),
 to_ended AS (
   INSERT INTO ended (id, flow, state, number, attempts, due_at, turn, expires_at, sender, started_at, finished_at)
@@ -281,29 +339,29 @@ written AS (
   FROM change JOIN message ON message.id = change.id WHERE change.ends
 ),
 counts AS (
-  INSERT INTO tally (flow, sender, state, count)
-  SELECT flow, sender, state, sum(many) FROM (
+  INSERT INTO tally (flow, sender, state, slot, count)
+  SELECT flow, sender, state, $16::integer, sum(many) FROM (
     SELECT old_flow AS flow, sender, old_state AS state, -1 AS many FROM change WHERE old_state <> 3
     UNION ALL
     SELECT flow, sender, state, 1 FROM change WHERE state <> 3
   ) AS both_ends GROUP BY flow, sender, state HAVING sum(many) <> 0
-  ON CONFLICT (flow, sender, state) DO UPDATE SET count = tally.count + excluded.count
+  ON CONFLICT (flow, sender, state, slot) DO UPDATE SET count = tally.count + excluded.count
 ),
 -- An uncertain message that a person settled counts for that day, without a send time.
 summed AS (
-  INSERT INTO daily (day, tenant, queue, channel, account, completed, failed, retries, send_ms)
-  SELECT $15::bigint / 86400000, message.tenant, message.queue, message.channel, change.sender,
+  INSERT INTO daily (day, tenant, queue, channel, account, slot, completed, failed, retries, send_ms)
+  SELECT $15::bigint / 86400000, message.tenant, message.queue, message.channel, change.sender, $16::integer,
          count(*) FILTER (WHERE change.event = 'confirm'), count(*) FILTER (WHERE change.event = 'deny'), 0, 0
   FROM change JOIN message ON message.id = change.id
   WHERE change.event IN ('confirm', 'deny')
   GROUP BY message.tenant, message.queue, message.channel, change.sender
-  ON CONFLICT (day, tenant, queue, channel, account) DO UPDATE SET
+  ON CONFLICT (day, tenant, queue, channel, account, slot) DO UPDATE SET
     completed = daily.completed + excluded.completed, failed = daily.failed + excluded.failed
 )
 SELECT place FROM change ORDER BY place;
 
 -- name: clean
--- Deletes those of the messages (ids) that are ended, a revived one is left alone; answers how many. An idempotency
+-- Deletes those of the messages (ids) that are ended, a revived one is left alone; counted in slot $2. Answers how many. An idempotency
 -- key lives as long as its message, journal lines live on.
 WITH gone AS (
   DELETE FROM ended WHERE id = ANY ($1::bigint[]) AND state IN (5, 6, 7, 8) RETURNING id, flow, sender, state
@@ -316,16 +374,32 @@ unkeyed AS (
   WHERE idempotency.tenant = deleted.tenant AND idempotency.key = deleted.idempotency_key
 ),
 less AS (
-  INSERT INTO tally (flow, sender, state, count)
-  SELECT flow, sender, state, -count(*) FROM gone GROUP BY flow, sender, state
-  ON CONFLICT (flow, sender, state) DO UPDATE SET count = tally.count + excluded.count
+  INSERT INTO tally (flow, sender, state, slot, count)
+  SELECT flow, sender, state, $2::integer, -count(*) FROM gone GROUP BY flow, sender, state
+  ON CONFLICT (flow, sender, state, slot) DO UPDATE SET count = tally.count + excluded.count
 )
 SELECT count(*) FROM gone;
 
 -- name: clean_tallies
--- Counts of nothing go; answers how many. They are not looked for at each commit: an index of them would be written
--- with every count.
-WITH gone AS (DELETE FROM tally WHERE count = 0 RETURNING flow) SELECT count(*) FROM gone;
+-- Counts that sum to nothing go; answers how many rows that were. They are not looked for at each commit: an index of
+-- them would be written with every count. The rows are locked before they are summed: then whatever another node counts
+-- meanwhile is in the sum or stands beside it.
+WITH locked AS (
+  SELECT flow, sender, state, slot, count FROM tally
+  WHERE (flow, sender, state) IN (
+    SELECT flow, sender, state FROM tally GROUP BY flow, sender, state HAVING sum(count) = 0)
+  ORDER BY flow, sender, state, slot FOR UPDATE
+),
+nothing AS (
+  SELECT flow, sender, state, array_agg(slot) AS slots FROM locked GROUP BY flow, sender, state HAVING sum(count) = 0
+),
+gone AS (
+  DELETE FROM tally USING nothing
+  WHERE tally.flow = nothing.flow AND tally.sender = nothing.sender AND tally.state = nothing.state
+    AND tally.slot = ANY (nothing.slots)
+  RETURNING tally.flow
+)
+SELECT count(*) FROM gone;
 
 -- name: clean_journal
 -- Deletes journal lines by (message, number) and answers how many. Before its last line goes, a message that
@@ -349,19 +423,40 @@ gone AS (
 SELECT count(*) FROM gone;
 
 -- name: put
--- Inserts or replaces configuration rows (fields of Document); of one that stands twice the last holds.
-INSERT INTO document (kind, tenant, name, body, updated_at)
-SELECT DISTINCT ON (kind, tenant, name) kind, tenant, name, body, updated_at
+-- Inserts or replaces configuration rows (fields of Document) as revision $6; of one that stands twice the last holds.
+INSERT INTO document (kind, tenant, name, body, updated_at, revision)
+SELECT DISTINCT ON (kind, tenant, name) kind, tenant, name, body, updated_at, $6::bigint
 FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[]) WITH ORDINALITY
   AS given (kind, tenant, name, body, updated_at, place)
 ORDER BY kind, tenant, name, place DESC
-ON CONFLICT (kind, tenant, name) DO UPDATE SET body = excluded.body, updated_at = excluded.updated_at;
+ON CONFLICT (kind, tenant, name) DO UPDATE SET
+  body = excluded.body, updated_at = excluded.updated_at, revision = excluded.revision;
+
+-- name: next_revision
+-- The number of the change that this commit makes to documents. The row is held until the commit.
+UPDATE revision SET newest = newest + 1 RETURNING newest;
 
 -- name: shift_waits
 -- All noted waits move by so many ms.
 UPDATE account_note SET flood_until = flood_until + $1::bigint WHERE flood_until IS NOT NULL;
 
 -- name: remove
--- Deletes a configuration row by (kind, tenant, name) and answers how many there were.
-WITH gone AS (DELETE FROM document WHERE kind = $1 AND tenant = $2 AND name = $3 RETURNING kind)
+-- Deletes a configuration row by (kind, tenant, name) as revision $4 and answers how many there were.
+WITH gone AS (DELETE FROM document WHERE kind = $1 AND tenant = $2 AND name = $3 RETURNING kind),
+told AS (
+  INSERT INTO removal (kind, tenant, name, revision) VALUES ($1, $2, $3, $4)
+  ON CONFLICT (kind, tenant, name) DO UPDATE SET revision = excluded.revision
+)
 SELECT count(*) FROM gone;
+
+-- name: wake
+-- Leaves word for the owners of other partitions (fields of Wake).
+INSERT INTO wake (flow, turn, id, many, due_at, expires_at)
+SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[]);
+
+-- name: woken
+-- Takes the word that was left for the partitions $1, flow by flow, as Wake.
+WITH gone AS (DELETE FROM wake WHERE (flow & 63) = ANY ($1::bigint[]) RETURNING wake.*),
+first AS (SELECT DISTINCT ON (flow) flow, turn, id FROM gone ORDER BY flow, turn, id)
+SELECT first.flow, first.turn, first.id, sum(gone.many)::bigint, min(gone.due_at), min(gone.expires_at)
+FROM first JOIN gone ON gone.flow = first.flow GROUP BY first.flow, first.turn, first.id;

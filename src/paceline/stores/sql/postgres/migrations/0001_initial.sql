@@ -106,14 +106,17 @@ CREATE TABLE flow (
   account text COLLATE "C" NOT NULL
 );
 
--- Counts of all but what is under way. No index but the key, and room in each page: a count that changes is then
--- written into its own page and touches no index. A count of nothing stays until the next clean-up.
+-- Counts of all but what is under way. Each node counts what it does under its own slot, so that no two wait for one
+-- another here; the sum over the slots is the count, and a single one may be below zero. No index but the key, and room
+-- in each page: a count that changes is then written into its own page and touches no index. Counts whose sum is nothing
+-- stay until the next clean-up.
 CREATE TABLE tally (
   flow bigint NOT NULL,
   sender text COLLATE "C" NOT NULL,
   state integer NOT NULL,
+  slot integer NOT NULL,
   count bigint NOT NULL,
-  PRIMARY KEY (flow, sender, state)
+  PRIMARY KEY (flow, sender, state, slot)
 ) WITH (fillfactor = 50);
 
 CREATE TABLE daily (
@@ -122,11 +125,12 @@ CREATE TABLE daily (
   queue text COLLATE "C" NOT NULL,
   channel text COLLATE "C" NOT NULL,
   account text COLLATE "C" NOT NULL,
+  slot integer NOT NULL,
   completed bigint NOT NULL,
   failed bigint NOT NULL,
   retries bigint NOT NULL,
   send_ms bigint NOT NULL,
-  PRIMARY KEY (day, tenant, queue, channel, account)
+  PRIMARY KEY (day, tenant, queue, channel, account, slot)
 ) WITH (fillfactor = 50);
 
 CREATE TABLE account_note (
@@ -146,36 +150,96 @@ CREATE TABLE idempotency (
   PRIMARY KEY (tenant, key)
 );
 
+-- `revision` grows with every change of any document: what a node has not seen is what is above its last look.
 CREATE TABLE document (
   kind text COLLATE "C" NOT NULL,
   tenant text COLLATE "C" NOT NULL,
   name text COLLATE "C" NOT NULL,
   body text COLLATE "C" NOT NULL,
   updated_at bigint NOT NULL,
+  revision bigint NOT NULL,
   PRIMARY KEY (kind, tenant, name)
 );
 
--- Who writes, and what it wrote last. Each commit writes its number here: after a connection was lost in the middle
--- of a commit, this row tells whether the commit was made. `fencing` grows with each change of owner; `machine` and
--- `process` tell whether the owner can still be alive; `greatest_id` is of all messages ever, also of deleted ones.
-CREATE TABLE owner (
+-- Documents that were deleted, for nodes that have not heard of it.
+CREATE TABLE removal (
+  kind text COLLATE "C" NOT NULL,
+  tenant text COLLATE "C" NOT NULL,
+  name text COLLATE "C" NOT NULL,
+  revision bigint NOT NULL,
+  PRIMARY KEY (kind, tenant, name)
+);
+
+-- The newest revision. Who changes a document holds this row until its commit, so that revisions appear in order.
+CREATE TABLE revision (
   place integer PRIMARY KEY CHECK (place = 1),
-  fencing bigint NOT NULL,
-  batch bigint NOT NULL,
-  greatest_id bigint NOT NULL,
-  machine text NOT NULL,
-  process bigint NOT NULL,
-  name text NOT NULL,
-  released boolean NOT NULL
+  newest bigint NOT NULL
 ) WITH (fillfactor = 10);
 
-INSERT INTO owner VALUES (1, 0, 0, 0, '', 0, '', true);
+INSERT INTO revision VALUES (1, 0);
+
+-- One row for each process from its start to its end, with its lease by the database's clock. `slot` is free again after
+-- the end. `machine` and `process` tell whether it can still be alive. `off`: by how many milliseconds its clock was apart
+-- from the database's, at most; `boot` and `boot_offset` tell the same of the database's clock since then.
+CREATE TABLE node (
+  id text COLLATE "C" PRIMARY KEY,
+  slot integer NOT NULL CHECK (slot BETWEEN 0 AND 63),
+  name text NOT NULL,
+  role text COLLATE "C" NOT NULL,
+  machine text NOT NULL,
+  process bigint NOT NULL,
+  started_at bigint NOT NULL,
+  heartbeat_at bigint NOT NULL,
+  lease_ends_at bigint NOT NULL,
+  off bigint NOT NULL,
+  boot text NOT NULL,
+  boot_offset bigint NOT NULL,
+  ended_at bigint
+) WITH (fillfactor = 50);
+
+CREATE UNIQUE INDEX node_slot ON node (slot) WHERE ended_at IS NULL;
+
+-- What lets a node write. Each commit begins by writing its number into its node's row, where the node has not been
+-- ended: after a connection was lost in the middle of a commit, the row tells whether the commit was made, and whoever
+-- ends a node waits here for its last commit. Apart from `node`, so that a lease is renewed while a commit takes its
+-- time. `greatest_id` is of all messages ever, also of deleted ones.
+CREATE TABLE fence (
+  node text COLLATE "C" PRIMARY KEY,
+  batch bigint NOT NULL,
+  greatest_id bigint NOT NULL,
+  ended boolean NOT NULL
+) WITH (fillfactor = 10);
+
+-- Who owns what. `fencing` grows with each change of owner.
+CREATE TABLE partition (
+  number integer PRIMARY KEY,
+  owner text COLLATE "C",
+  fencing bigint NOT NULL
+) WITH (fillfactor = 50);
+
+INSERT INTO partition SELECT number, NULL, 0 FROM generate_series(0, 63) AS number;
+
+-- Word for the owner of a partition that another node stored messages there: read and deleted by the owner.
+CREATE TABLE wake (
+  place bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  flow bigint NOT NULL,
+  turn bigint NOT NULL,
+  id bigint NOT NULL,
+  many bigint NOT NULL,
+  due_at bigint,
+  expires_at bigint
+);
+
+-- The last digits of a flow's number are its partition (model.nodes).
+CREATE INDEX wake_partition ON wake ((flow & 63));
+CREATE INDEX document_revision ON document (revision);
+CREATE INDEX removal_revision ON removal (revision);
 
 -- A flow's line: where the lanes take their next entries from.
 CREATE INDEX waiting_pending ON waiting (flow, turn, id) WHERE state = 2;
--- What has to wait for a moment, and what ends at one.
-CREATE INDEX waiting_due ON waiting (state, due_at, id) WHERE state IN (1, 4);
-CREATE INDEX waiting_expiry ON waiting (expires_at, id) WHERE expires_at IS NOT NULL;
+-- What has to wait for a moment, and what ends at one, partition by partition: each is its owner's to look after.
+CREATE INDEX waiting_due ON waiting ((flow & 63), state, due_at, id) WHERE state IN (1, 4);
+CREATE INDEX waiting_expiry ON waiting ((flow & 63), expires_at, id) WHERE expires_at IS NOT NULL;
 -- Lists of the endings that people look for. Completed ones are most of the table and need no index.
 CREATE INDEX ended_listed ON ended (state, id) WHERE state IN (6, 7, 8, 9);
 
@@ -197,7 +261,7 @@ SELECT id, flow, state, number, attempts, due_at, turn, expires_at, sender, star
 
 -- All counts.
 CREATE VIEW counted (flow, sender, state, count) AS
-SELECT flow, sender, state, count FROM tally WHERE count <> 0
+SELECT flow, sender, state, sum(count)::bigint FROM tally GROUP BY flow, sender, state HAVING sum(count) <> 0
 UNION ALL
 SELECT flow, sender, 3, count(*) FROM under_way GROUP BY flow, sender;
 
@@ -207,3 +271,5 @@ ALTER TABLE under_way SET (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum
                            autovacuum_vacuum_cost_delay = 0);
 ALTER TABLE tally SET (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000,
                        autovacuum_vacuum_cost_delay = 0);
+ALTER TABLE wake SET (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000,
+                      autovacuum_vacuum_cost_delay = 0);
