@@ -19,10 +19,12 @@ from paceline.model import checks
 from paceline.model.accounts import DEFAULT_TENANT, AccountSpec
 from paceline.model.errors import ConflictError, InvalidError, NotFoundError, Problem, SchemaError
 from paceline.model.messages import AccountNote
+from paceline.model.nodes import EVERY_PARTITION
 from paceline.model.outcomes import Accepted, AccountStopped
 from paceline.pacing import forecast
 from paceline.pacing.lane import Account
 from paceline.pacing.windows import NEVER
+from paceline.stores.base import Document
 
 log = structlog.get_logger("paceline.accounts")
 
@@ -79,6 +81,8 @@ class Accounts:
         core = self._core
         old = core.directory.accounts.get(f"{caller.own}/{name}")
         spec = self._reader.read(caller.own, name, body, old)
+        if old is not None and old.lane != spec.lane:
+            self._must_be_here(old, spec)
         await self._keep(spec)
         if old is not None and old.lane != spec.lane:
             if await self._waiting(old):
@@ -89,9 +93,58 @@ class Accounts:
                     "move or cancel them before you change its channel or pool"
                 )
             core.gates.remove_account(old)
+        await self._brought_in(spec, renewed=old is not None)
+
+    def _must_be_here(self, old: AccountSpec, spec: AccountSpec) -> None:
+        """Two nodes would have to count the calls of one account at the same time."""
+        core = self._core
+        if core.store.nodes is not None and core.owned != EVERY_PARTITION:
+            raise ConflictError(
+                f"'{old.name}' cannot go from pool '{old.pool}' of channel {old.channel} to '{spec.pool}' of "
+                f"{spec.channel} while several nodes share the work: make another account, or stop the others first"
+            )
+
+    async def _brought_in(self, spec: AccountSpec, *, renewed: bool) -> None:
+        """New settings hold, where this node decides about the account."""
+        core = self._core
+        if not core.owns_lane(spec.lane):
+            return
         gate = await core.gates.set_account(spec)
-        if old is not None:
+        if renewed:
             await self._renewed(spec, gate)
+        core.dispatcher.wake()
+
+    async def follow(self, owner: str, name: str, document: Document | None) -> None:
+        """Another node changed or removed (None) an account."""
+        core = self._core
+        async with self._changes.of(f"{owner}/{name}"):
+            old = core.directory.accounts.get(f"{owner}/{name}")
+            spec = None
+            if document is not None:
+                try:
+                    spec = from_document(document, core.directory.channels, core.vault)
+                except SchemaError as error:
+                    log.error("an account is left out", account=name, reason=str(error))  # noqa: TRY400 - as above
+            if old is not None and (spec is None or spec.lane != old.lane):
+                core.gates.remove_account(old)
+            if spec is None:
+                core.directory.drop_account(f"{owner}/{name}")
+                return
+            core.directory.set_account(spec)
+            same = old is not None and msgspec.structs.replace(old, paused=spec.paused) == spec
+            if same and (gate := core.gates.account(spec.id)) is not None:
+                await self._paused(spec, gate)
+            elif not same:
+                await self._brought_in(spec, renewed=old is not None)
+
+    async def _paused(self, spec: AccountSpec, gate: Account) -> None:
+        core = self._core
+        core.gates.apply_pause(gate, spec)
+        if not spec.paused:
+            self._hasten(spec, gate)
+        if not spec.paused and gate.stopped:
+            await self._clear_stop(spec, gate)
+        core.agenda.touched(core.agenda.lane(spec.lane), gate)
         core.dispatcher.wake()
 
     async def _renewed(self, spec: AccountSpec, gate: Account) -> None:
@@ -174,6 +227,15 @@ class Accounts:
         if not caller.sees(spec.owner):
             view["settings"] = {}
         gate = core.gates.account(spec.id)
+        if gate is None and not core.owns_lane(spec.lane):
+            elsewhere = {
+                "kind": "elsewhere",
+                "text": "another node sends for it and knows more",
+                "until": None,
+                "ahead": None,
+            }
+            state = "paused" if spec.paused or not spec.enabled else "ready"
+            return view | {"state": state, "until": None, "reasons": [elsewhere], "waiting": 0}
         if gate is None:
             return view | {"state": "paused", "until": None, "reasons": [], "waiting": 0}
         now = core.clock.now()
@@ -234,13 +296,7 @@ class Accounts:
             await self._keep(spec)
             gate = core.gates.account(spec.id)
             if gate is not None:
-                core.gates.apply_pause(gate, spec)
-                if not paused:
-                    self._hasten(spec, gate)
-                if not paused and gate.stopped:
-                    await self._clear_stop(spec, gate)
-                core.agenda.touched(core.agenda.lane(spec.lane), gate)
-                core.dispatcher.wake()
+                await self._paused(spec, gate)
         core.bus.publish(
             "account-status", {"account": spec.name, "state": "paused" if paused else "ready"},
             tenant=spec.owner, account=spec.id,
@@ -269,6 +325,8 @@ class Accounts:
             if gate is not None and gate.stopped:
                 await self._clear_stop(spec, gate)
                 core.dispatcher.wake()
+            if gate is None and not core.owns_lane(spec.lane):
+                await core.store.put([self._document(spec)])  # its node hears of that and lets it try again
             return {"account": name, "ok": True, "detail": "the provider accepts the account"}
         if isinstance(outcome, AccountStopped) and gate is not None:
             gate.stopped = f"{outcome.code}: {outcome.text}"

@@ -229,11 +229,14 @@ class Actions:
             return await self._try(await self._core.store.get([row.id for row in rows]), plan)
 
     async def _try(self, rows: Sequence[StoredMessage], plan: Plan) -> int:
+        await self._core.know(row.flow for row in rows)
         planned = self._plan(rows, plan)
         changed = await self._apply(planned)
         missed = [each.row.id for each in planned if each.row.id not in changed]
         if missed:  # they changed since they were read: look once more
-            changed |= await self._apply(self._plan(await self._core.store.get(missed), plan))
+            again = await self._core.store.get(missed)
+            await self._core.know(row.flow for row in again)
+            changed |= await self._apply(self._plan(again, plan))
         return len(changed)
 
     def _plan(self, rows: Iterable[StoredMessage], plan: Plan) -> list[Planned]:

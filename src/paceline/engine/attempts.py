@@ -19,7 +19,7 @@ from paceline.model.outcomes import Accepted, Outcome, Temporary, Unknown
 from paceline.pacing import circuit
 from paceline.pacing.circuit import Circuit
 from paceline.pacing.lane import Account, Release
-from paceline.pacing.settle import LONGEST_WAIT_MS, Policy, Verdict, accept, settle, spare
+from paceline.pacing.settle import LONGEST_WAIT_MS, Policy, Verdict, accept, settle, spare, withhold
 
 PATIENCE_S = 2.0
 """How much longer than its deadline a call may take before it is cut off from outside."""
@@ -52,6 +52,7 @@ class Attempts:
         self._deadlines = Deadlines(self._cut_off)
         self._patient = True
         self.longest_wait_ms = LONGEST_WAIT_MS
+        self.may_send: Callable[[], bool] = lambda: True
         self._senders: dict[str, tuple[object, SendingAccount]] = {}
         self._policies: dict[tuple[str | None, str, str, str | None], Policy] = {}
         self.turned: Callable[[HandedOver, Account, Circuit | None], None] = lambda *_: None
@@ -84,12 +85,23 @@ class Attempts:
         for task in self._tasks.values():
             task.cancel()
 
+    def abandon(self) -> set[asyncio.Task[None]]:
+        """Cut off every call: others have this node's messages. Answers what has to end before calls begin again."""
+        left, self._tasks = set(self._tasks.values()), {}
+        for task in left:
+            task.cancel()
+        return left
+
     async def _run(self, message: HandedOver, release: Release, over: Callable[[Ended], None]) -> None:
         started = self._clock.now()
+        if not self.may_send():  # the process may have been stopped since it was given out
+            self._done(message.id)
+            over(Ended(message, release, None, withhold(message, started), started, started))
+            return
         try:
             outcome = await self._call(message)
         finally:
-            self._tasks.pop(message.id, None)
+            self._done(message.id)
         finished = max(started, self._clock.ceiling())
         if isinstance(outcome, Accepted):
             if release.account.circuit is not None:
@@ -98,6 +110,10 @@ class Attempts:
         else:
             verdict = self._verdict(message, release, outcome, started, finished)
         over(Ended(message, release, outcome, verdict, started, finished))
+
+    def _done(self, message: int) -> None:
+        if self._tasks.get(message) is asyncio.current_task():
+            del self._tasks[message]
 
     def _verdict(
         self, message: HandedOver, release: Release, outcome: Outcome, started: int, finished: int
@@ -136,7 +152,9 @@ class Attempts:
             outcome: object = await channel.send(self._outgoing(message), account, seconds)
         except asyncio.CancelledError:
             # The task ends here by settling: whoever cancelled it waits for just that.
-            self._tasks[message.id].uncancel()
+            task = asyncio.current_task()
+            assert task is not None  # noqa: S101 - a call runs in a task of its own
+            task.uncancel()
             return Unknown("the call was cut off before the provider answered", "cut-off")
         except GeneratorExit:
             raise

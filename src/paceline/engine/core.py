@@ -1,7 +1,7 @@
 """The parts of the engine, put together once, and the few steps that need several of them."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -26,6 +26,7 @@ from paceline.engine.upkeep import Upkeep
 from paceline.model.errors import InvalidError
 from paceline.model.ids import IdMaker, to_text
 from paceline.model.messages import Entry, FlowKey, HandedOver, NewMessage, Settlement
+from paceline.model.nodes import EVERY_PARTITION, partition_of, partition_of_flow
 from paceline.model.states import State
 from paceline.pacing.agenda import Agenda
 from paceline.pacing.circuit import Circuit
@@ -33,7 +34,7 @@ from paceline.pacing.lane import Account
 from paceline.pacing.scopes import Scopes
 from paceline.pacing.settle import LONGEST_WAIT_MS
 from paceline.pacing.windows import NEVER
-from paceline.stores.base import Store, StoredMessage
+from paceline.stores.base import Document, Store, StoredMessage
 
 log = structlog.get_logger("paceline")
 
@@ -68,6 +69,8 @@ class Core:
     ) -> None:
         """Nothing runs yet."""
         self.store, self.clock, self.vault = store, clock, vault
+        self.owned: frozenset[int] = EVERY_PARTITION
+        """The partitions whose lanes this process decides about."""
         self.ids = IdMaker()
         self.directory = Directory(channels)
         self.agenda = Agenda(Scopes(clock.now))
@@ -88,6 +91,7 @@ class Core:
         self.intake = Intake(self.directory, self._next_id, check_url, clock.ahead)
         self.outlook = Outlook(store, self.agenda, clock, self.figures)
         self.outlook.pending = self.dispatcher.pending
+        self.outlook.owns = self.owns
         self.check_url = check_url
         self.threads: ThreadPool | None = None
         self.progress: OrderedDict[int, dict[str, Any]] = OrderedDict()
@@ -96,11 +100,39 @@ class Core:
         self.dispatcher.when_due = self._due
         self.dispatcher.when_new = self.arrived
         self.dispatcher.key_of = self.gates.keys.get
+        self.dispatcher.owns = self.owns
+        if store.nodes is not None:
+            self.owned = frozenset()
+            self.dispatcher.may_send = self.attempts.may_send = store.nodes.may_send
         self.dispatcher.follow_up = self._callback
         self.gates.written = self.dispatcher.written
 
     def _next_id(self, now: int) -> int:
         return self.ids.next(now)
+
+    def owns(self, flow: int) -> bool:
+        """Whether this process decides about the lane of a flow."""
+        return partition_of_flow(flow) in self.owned
+
+    def owns_lane(self, lane: str) -> bool:
+        """Whether this process decides about a lane."""
+        return partition_of(lane) in self.owned
+
+    async def put_alone(self, documents: Sequence[Document]) -> None:
+        """Put documents that hold only while no other node sends: what they say is counted in one process.
+
+        Raises:
+            ConflictError: another node sends.
+        """
+        await (
+            self.store.put(documents) if self.store.nodes is None else self.store.nodes.put_alone(documents)
+        )
+
+    async def know(self, flows: Iterable[int]) -> None:
+        """Find out about flows that other nodes made."""
+        unknown = {flow for flow in flows if flow not in self.gates.keys}
+        if unknown and self.store.nodes is not None:
+            self.gates.keys.update(await self.store.nodes.keys_of(sorted(unknown)))
 
     def flow_key(self, row: StoredMessage) -> FlowKey:
         """The flow of a stored message."""

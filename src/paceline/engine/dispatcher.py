@@ -6,6 +6,7 @@ It runs when something changed or when the agenda's next moment has come, and sl
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any
 
 import structlog
@@ -16,7 +17,8 @@ from paceline.engine.attempts import Attempts, Ended
 from paceline.engine.happenings import Happenings
 from paceline.engine.refill import Refill
 from paceline.engine.starts import Starts
-from paceline.model.errors import UnavailableError
+from paceline.model.errors import EndedError, UnavailableError
+from paceline.model.ids import to_text
 from paceline.model.messages import AccountNote, Entry, FlowKey, HandedOver, Mark, NewMessage, Settlement
 from paceline.model.states import State
 from paceline.pacing.agenda import Agenda
@@ -68,6 +70,9 @@ class Dispatcher:
         self.when_due: Callable[[int], None] = lambda _moment: None
         self.when_new: Callable[[Sequence[tuple[NewMessage, FlowKey]]], None] = lambda _new: None
         self.key_of: Callable[[int], FlowKey | None] = lambda _flow: None
+        self.owns: Callable[[int], bool] = lambda _flow: True
+        self.may_send: Callable[[], bool] = lambda: True
+        self._life = 0  # grows when this node was ended: calls of an earlier life are nobody's here
         self._alarm = Alarm(clock, self.wake)
         self._woken = False
         self._handing = 0
@@ -80,9 +85,7 @@ class Dispatcher:
         self._lead = Lead()
         self._refill = Refill(store, agenda, self._step_back, self.wake, self._spawn)
         self._tell_at = 0.0
-        self.starts = Starts(
-            clock, agenda.closed, lambda m, r: attempts.begin(m, r, self._over), self._withheld
-        )
+        self.starts = Starts(clock, self._closed, self._begin, self._withheld)
 
     # -- life
 
@@ -115,8 +118,24 @@ class Dispatcher:
             self._woken = True
             asyncio.get_running_loop().call_soon(self._turn)
 
+    def forget(self) -> set[asyncio.Task[None]]:
+        """This node was ended: whatever it has under way is somebody else's now, and is cut off.
+
+        Answers the calls, which have to end before this process sends again.
+        """
+        self._life += 1
+        _told_late([each.message.id for each in self._ended])
+        self._ended.clear()
+        for id_ in list(self.agenda.out):
+            self.agenda.withdrawn(id_)
+        self.pending.clear()
+        self.starts.forget()
+        return self.attempts.abandon()
+
     def arrived(self, flow: int, key: FlowKey, entry: Entry) -> None:
-        """A pending message is on disk."""
+        """A pending message is on disk. One that another node decides about is left to it."""
+        if not self.owns(flow):
+            return
         self.pending[flow] += 1
         self.agenda.offer(flow, key, entry)
         self.wake()
@@ -128,6 +147,8 @@ class Dispatcher:
         now = self.clock.now()
         self.agenda.scopes.wall_ahead = self.clock.ahead()
         room = min(BATCH, self.in_flight - len(self.agenda.out))
+        if not self.away and not self.may_send():
+            self._step_back(UnavailableError("the lease of this node ran out and could not be renewed yet"))
         if self.running and not self.away and room > 0 and self._handing < AHEAD:
             released = self.agenda.release(now, room, self._lead.ms(now))
             if released:
@@ -165,16 +186,20 @@ class Dispatcher:
 
     async def _hand_over(self, released: Sequence[Release], now: int) -> None:
         marks = [Mark(r.entry.id, r.flow.number, r.account.id, now) for r in released]
+        life = self._life
         try:
             handed = await self.store.hand_over(marks, now)
             done = self.clock.now()
             self._lead.learn(done - now, done)
         except UnavailableError as error:
-            self._put_back(released)
+            if life == self._life:
+                self._put_back(released)
             self._step_back(error)
             return
         finally:
             self._handing -= 1
+        if life != self._life:
+            return  # whoever ended this node finds the marks
         if len(handed) < len(released):
             marked = {message.id for message in handed}
             refused = [release.entry.id for release in released if release.entry.id not in marked]
@@ -186,6 +211,12 @@ class Dispatcher:
             self.pending[message.flow] -= 1
         self.happenings.handed_over(handed)
         self.wake()
+
+    def _closed(self, release: Release, now: int) -> bool:
+        return self.agenda.closed(release, now) or not self.may_send()
+
+    def _begin(self, message: HandedOver, release: Release) -> None:
+        self.attempts.begin(message, release, partial(self._over, self._life))
 
     def _withheld(self, message: HandedOver, release: Release) -> None:
         """The account was closed while the hand-over was written: the call does not begin."""
@@ -211,7 +242,7 @@ class Dispatcher:
             key = self.key_of(row.flow)
             wall = now + self.clock.ahead()
             waits = row.state == State.PENDING and (row.expires_at is None or row.expires_at > wall)
-            if waits and key is not None and row.id not in self.agenda.out:
+            if waits and key is not None and self.owns(row.flow) and row.id not in self.agenda.out:
                 self.agenda.offer(
                     row.flow, key, Entry(row.turn, row.id, row.expires_at, row.recipient, row.group)
                 )
@@ -239,9 +270,15 @@ class Dispatcher:
 
     # -- settling
 
-    def _over(self, ended: Ended) -> None:
+    def _over(self, life: int, ended: Ended) -> None:
         """A call ended: its account learns at once, the store in the next batch."""
         message, verdict = ended.message, ended.verdict
+        if life != self._life:
+            _told_late([message.id])
+            return
+        if ended.outcome is None:
+            self._withheld(message, ended.release)
+            return
         release = self.agenda.settled(message.id, ended.finished, spent=verdict.spent)
         if verdict.note is not None and release is not None:
             self._learn(verdict.note, release.account)
@@ -299,6 +336,9 @@ class Dispatcher:
         while stale is None:
             try:
                 stale = await self.store.settle(settlements, notes, rows, flows, now)
+            except EndedError:
+                _told_late([e.message.id for e in ended])
+                ended, follow_ups, stale = [], [], []
             except UnavailableError as error:
                 # The outcome is known only here: keep it and try again, whatever it takes.
                 self._step_back(error)
@@ -327,3 +367,9 @@ class Dispatcher:
             self.arrived(flow.number, flow.key, entry)
         elif made.state == _RETRYING:
             self.when_due(made.due_at)
+
+
+def _told_late(ids: Sequence[int]) -> None:
+    """This node was ended while these calls ran; whoever followed has settled them."""
+    for id_ in ids:
+        log.warning("late settlement refused: this node was ended meanwhile", message=to_text(id_))

@@ -43,13 +43,35 @@ async def load(core: Core) -> None:
         now = core.clock.now()
         await core.store.put([queue_document(spec, now) for spec in directory.queues.values()])
     for document in stored:
-        directory.queues[document.name] = _decoded(document, _stored_queue)
+        directory.queues[document.name] = read_stored_queue(document)
     for document in await core.store.documents(LIMIT):
-        rule = _decoded(document, lambda d, body: read_rule(d.tenant, d.name, body))
+        rule = read_stored_rule(document)
         directory.rules[rule.name] = rule
     for document in await core.store.documents(TEMPLATE):
-        template = _decoded(document, lambda d, body: Template(d.tenant, d.name, **body))
+        template = read_template(document)
         directory.templates[template.tenant, template.name] = template
+
+
+def read_stored_queue(document: Document) -> QueueSpec:
+    """The queue of a stored row.
+
+    Raises:
+        SchemaError: it cannot be read; so with the others.
+    """
+    spec: QueueSpec = _decoded(document, _stored_queue)
+    return spec
+
+
+def read_stored_rule(document: Document) -> Rule:
+    """The wide limit of a stored row."""
+    rule: Rule = _decoded(document, lambda d, body: read_rule(d.tenant, d.name, body))
+    return rule
+
+
+def read_template(document: Document) -> Template:
+    """The template of a stored row."""
+    template: Template = _decoded(document, lambda d, body: Template(d.tenant, d.name, **body))
+    return template
 
 
 def _decoded(document: Document, read: Callable[[Document, Any], Any]) -> Any:

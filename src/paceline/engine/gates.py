@@ -42,6 +42,8 @@ class Gates:
         self._store, self._agenda, self._directory, self._clock = store, agenda, directory, clock
         self._chance = chance
         self.moves = Moves()
+        self.apart = 0
+        """By how many milliseconds journal times may be off that other nodes wrote."""
         self._since: dict[str, int] = {}
         self.keys: dict[int, FlowKey] = {}
         self.written: Callable[[], Awaitable[None]] = _nothing_to_write
@@ -121,7 +123,8 @@ class Gates:
         spans = [w.span for spec in specs if (gate := self.account(spec.id)) for w in gate.windows]
         history: dict[str, list[int]] = {}
         if need and spans:
-            for each in await self._store.occupancy(now - max(spans) - self.moves.reach, need):
+            since = now - max(spans) - self.moves.reach - self.apart
+            for each in await self._store.occupancy(since, need):
                 history.setdefault(each.account, []).append(each.finished)
         for spec in specs:
             gate = self.account(spec.id)
@@ -142,7 +145,7 @@ class Gates:
         notes = await self._store.notes()
         wanted, now = {spec.id for spec in specs}, self._clock.now()
         for note in notes:
-            until = note.flood_until or 0
+            until = note.flood_until + self.apart if note.flood_until else 0
             if note.account not in wanted or until <= now:
                 continue
             for kind, value in (("recipient", note.recipient), ("group", note.group)):
@@ -163,11 +166,12 @@ class Gates:
         """When a send of the journal ended; None where that was after `changed`, so that the windows heard of it.
 
         A journal time in the future means that the wall clock was set back: it ended by `changed` at the latest.
-        After a move of the clock a time may be of several runs; then a send rather counts twice than not at all.
+        After a move of the clock a time may be of several runs, and of another node one that is off; then a send rather
+        counts twice than not at all, and rather late than early.
         """
-        if changed < finished <= now and not self.moves.moves:
+        if changed < finished - self.apart <= now and not self.moves.moves:
             return None
-        return self.moves.today(finished, changed)
+        return min(self.moves.today(finished, changed) + self.apart, changed)
 
     def remove_account(self, spec: AccountSpec) -> None:
         """Take an account out of its lane; what is pinned to it waits in the store."""
@@ -204,7 +208,7 @@ class Gates:
         if not rules:
             return
         now = self._clock.now()
-        since = now - max(rule.limit.span_ms for rule in rules) - self.moves.reach
+        since = now - max(rule.limit.span_ms for rule in rules) - self.moves.reach - self.apart
         sends = await self._store.occupancy(since, None)
         if any(each.flow not in self.keys for each in sends):
             self.keys.update(await self._store.flow_keys())

@@ -46,7 +46,11 @@ class Holds:
     async def load(self) -> None:
         """Find out whether this is where the database was last, and hold everything back if it is not."""
         core, now = self._core, self._core.clock.now()
-        known = places.read(await core.store.documents(places.KIND))
+        documents = await core.store.documents(places.KIND)
+        known = places.read(documents)
+        if core.store.nodes is not None and documents:
+            self.follow(known)  # it may be running elsewhere: nothing of it changes by one more node
+            return
         file = (await core.store.health()).get("file")
         here, run = None, None
         if isinstance(file, str):
@@ -57,6 +61,15 @@ class Holds:
         if self.held is not None:
             self._close(self.held)
             self._warn(self.held)
+
+    def follow(self, known: Installation) -> None:
+        """As another node or an earlier run left it: hold or release here as well."""
+        was, self._known = self.held, known
+        if self.held is not None and was is None:
+            self._close(self.held)
+            self._warn(self.held)
+        elif self.held is None and was is not None:
+            self._open()
 
     def status(self, caller: Caller) -> dict[str, Any]:
         """Whether everything is on hold, since when and why."""

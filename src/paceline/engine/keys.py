@@ -66,7 +66,8 @@ class Keys:
         """Grows with every change: while it stays the same, so does every answer of `who`."""
 
     async def load(self) -> None:
-        """Read the keys from the store."""
+        """Read the keys from the store, also again after another node changed them."""
+        self._by_hash.clear()
         for document in await self._store.documents("key"):
             row = msgspec.json.decode(document.body)
             self._by_hash[row["hash"]] = Caller(row["tenant"], row["role"], document.name)

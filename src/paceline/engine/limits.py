@@ -41,6 +41,7 @@ class Limits:
         Raises:
             InvalidError: the body is wrong.
             DeniedError: the caller is no admin, or would limit others than its own tenant.
+            ConflictError: several nodes send, which cannot share such a limit yet.
         """
         caller.must("admin")
         core, owner = self._core, _owner(caller)
@@ -52,7 +53,7 @@ class Limits:
                 raise InvalidError(
                     [Problem("/name", f"there are {MAX_RULES:,} limits already; delete some first")]
                 )
-            await core.store.put([documents.rule_document(owner, name, rule, core.clock.now())])
+            await core.put_alone([documents.rule_document(owner, name, rule, core.clock.now())])
             core.directory.rules[rule.name] = rule
             try:
                 await core.gates.set_rule(rule)

@@ -19,9 +19,11 @@ from paceline.model import checks, ids
 from paceline.model.errors import ConflictError, InvalidError, NotFoundError, Problem
 from paceline.model.messages import Added, FlowKey
 from paceline.model.states import ENDED, State
-from paceline.stores.base import Filter
+from paceline.stores.base import Filter, StoredMessage
 
 MAX_BATCH = 10_000
+LOOK_S = 0.5
+"""How often somebody who waits for a message looks at it where another node may send it."""
 CHUNK = 1000
 """Messages of a batch that are looked at before others get their turn."""
 _LABELS = {int(state): state.label for state in State}
@@ -235,6 +237,7 @@ class Messages:
         ended = sum(n for state, n in counts.items() if State(state) in _FINAL)
         waiting = msgspec.structs.replace(wanted, state=(State.PENDING, State.SCHEDULED, State.RETRYING))
         last = await self._core.store.find(waiting, None, 1)
+        await self._core.know(row.flow for row in last)
         eta = (await self._core.outlook.of(last[0], self._core.flow_key(last[0])))[0] if last else None
         return {
             "id": id_,
@@ -285,8 +288,8 @@ class Messages:
             rows = await self._core.store.get([number])
             if rows and State(rows[0].state) not in _FINAL:
                 async with asyncio.timeout(seconds):
-                    await future
-                rows = await self._core.store.get([number])
+                    rows = await self._until_final(number, future)
+            await self._core.know(row.flow for row in rows)
             return await whole_view(self._core, rows[0]) if rows else None
         except TimeoutError:
             return None
@@ -295,6 +298,17 @@ class Messages:
             waiting.remove(future)
             if not waiting:
                 self._waiters.pop(number, None)
+
+    async def _until_final(self, number: int, told: "asyncio.Future[None]") -> list[StoredMessage]:
+        """The message as it ended. Of one that another node sends nobody tells here: then it is looked at."""
+        if self._core.store.nodes is None:
+            await told
+            return await self._core.store.get([number])
+        while True:
+            await asyncio.wait([told], timeout=LOOK_S)
+            rows = await self._core.store.get([number])
+            if told.done() or not rows or State(rows[0].state) in _FINAL:
+                return rows
 
     def _settled(self, ended: Sequence[Ended]) -> None:
         if self._waiters:

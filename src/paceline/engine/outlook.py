@@ -3,6 +3,7 @@
 What is answered is told by the wall clock as it stands now, whether or not it was set since the start.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from msgspec.structs import replace
@@ -28,7 +29,7 @@ FRESH_MS = 100
 """How long such a forecast serves the next senders as well."""
 KEPT = 1000
 _SCHEDULED = int(State.SCHEDULED)
-_ENDLESS = ("held", "paused", "stopped", "no-account")
+_ENDLESS = ("held", "paused", "stopped", "no-account", "elsewhere")
 
 
 class Outlook:
@@ -38,6 +39,7 @@ class Outlook:
         """`figures` tell how long a send takes."""
         self._store, self._agenda, self._clock, self._figures = store, agenda, clock, figures
         self.pending: dict[int, int] = {}
+        self.owns: Callable[[int], bool] = lambda _flow: True
         self.running = True
         self.held: Reason | None = None
         self._kept: dict[str, tuple[int, Schedule]] = {}
@@ -111,6 +113,8 @@ class Outlook:
             reasons.append(Reason("scheduled", "it is scheduled for later", due_at))
         elif state is State.RETRYING:
             reasons.append(Reason("retry", "it waits before its next attempt", due_at))
+        if not self.owns(number):
+            return None, [*reasons, Reason("elsewhere", "another node sends for this account and knows when")]
         lane = self._agenda.lanes.get(key.lane)
         if lane is None:
             return None, [*reasons, Reason("no-account", f"no account of {key.lane} is there to send it")]

@@ -94,7 +94,11 @@ class Queues:
 
     async def _keep(self, spec: QueueSpec) -> None:
         core = self._core
-        await core.store.put([documents.queue_document(spec, core.clock.now())])
+        document = documents.queue_document(spec, core.clock.now())
+        if spec.concurrency is not None:
+            await core.put_alone([document])
+        else:
+            await core.store.put([document])
         core.directory.queues[spec.name] = spec
         core.gates.set_queue(spec)
         core.dispatcher.wake()
@@ -153,6 +157,7 @@ class Queues:
         before = None
         while len(rows) < most:
             page = await core.store.find(wanted, before, SLICE)
+            await core.know(row.flow for row in page)
             fitting = [row for row in page if paused is None or pauses.holds(core.flow_key(row)) is paused]
             rows = [*rows, *fitting[skip : skip + most - len(rows)]]
             skip = max(0, skip - len(fitting))

@@ -21,6 +21,7 @@ async def read_message(core: Core, caller: Caller, id_: str) -> StoredMessage:
     rows = await core.store.get([number]) if number is not None else []
     if not rows or not caller.sees(rows[0].tenant):
         raise NotFoundError(f"there is no message '{id_[:40]}'")
+    await core.know([rows[0].flow])
     return rows[0]
 
 

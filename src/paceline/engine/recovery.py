@@ -1,6 +1,6 @@
 """What is done once, before the first send: settle what a crash left open, and rebuild every gate's history."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import msgspec
 import structlog
@@ -22,9 +22,10 @@ from paceline.engine.suspects import (
 from paceline.model.accounts import AccountSpec
 from paceline.model.ids import to_text
 from paceline.model.messages import FlowKey, HandedOver, NewMessage, Settlement
+from paceline.model.nodes import EVERY_PARTITION, partition_of
 from paceline.model.states import Event, State, after
 from paceline.pacing.agenda import Agenda
-from paceline.stores.base import Filter, Store
+from paceline.stores.base import Filter, FlowState, Store
 
 SLICE = 1000
 
@@ -43,14 +44,19 @@ class Recovered(msgspec.Struct):
 
 
 async def settle_open(
-    store: Store, directory: Directory, clock: Clock, follow_up: FollowUp = lambda _m, _s: None
+    store: Store,
+    directory: Directory,
+    clock: Clock,
+    follow_up: FollowUp = lambda _m, _s: None,
+    owned: Collection[int] = EVERY_PARTITION,
 ) -> Recovered:
-    """End the hand-overs of the last process: those messages may have gone out, and nobody learnt the answer.
+    """End the hand-overs of whoever had these partitions: those messages may have gone out, and nobody learnt the answer.
 
     `follow_up` makes the call-back of a message that ends here. The answer's `suspects` are to be tried apart.
     """
-    found = Recovered(suspects=await known_suspects(store))
-    open_ = await store.processing()
+    nodes = store.nodes
+    found = Recovered(suspects=await known_suspects(store, owned))
+    open_ = await (store.processing() if nodes is None else nodes.open_calls(sorted(owned)))
     if not open_:
         return found
     crashes = {id_: n + 1 for id_, n in (await crashes_of(store, [m.id for m in open_])).items()}
@@ -59,7 +65,7 @@ async def settle_open(
     ]
     if found.suspects:
         await remember(
-            store, found.suspects, clock.now()
+            store, found.suspects, clock.now(), 0 if nodes is None else nodes.slot
         )  # first: who is named there in vain is found innocent
     for start in range(0, len(open_), SLICE):
         now = clock.ceiling()
@@ -115,20 +121,35 @@ async def shift_retries(store: Store, ms: int, now: int) -> None:
         last = rows[-1].id
 
 
-async def restore_gates(store: Store, agenda: Agenda, directory: Directory, gates: Gates) -> None:
-    """Bring back every account's windows, waits and stops, every wide limit, and every flow that has work."""
+async def restore_gates(
+    store: Store, agenda: Agenda, directory: Directory, gates: Gates, owned: Collection[int] = EVERY_PARTITION
+) -> None:
+    """Bring back every account's windows, waits and stops, every wide limit, and every flow that has work.
+
+    Accounts and flows are those of the partitions `owned`.
+    """
     gates.keys.update(await store.flow_keys())
-    specs = list(directory.accounts.values())
-    gates.shut_all(specs)
-    await gates.restore(specs)
     for rule in directory.rules.values():
         agenda.set_rule(rule)
-    await gates.restore_rules(list(directory.rules.values()))
     for queue in directory.queues.values():
         gates.set_queue(queue)
-    await restore_notes(gates, specs)
-    for flow in await store.flows():
+    await restore_lanes(store, agenda, directory, gates, owned)
+    await gates.restore_rules(list(directory.rules.values()))
+
+
+async def restore_lanes(
+    store: Store, agenda: Agenda, directory: Directory, gates: Gates, owned: Collection[int]
+) -> list[FlowState]:
+    """The same for the lanes of some partitions alone; their flows that have work."""
+    specs = [spec for spec in directory.accounts.values() if partition_of(spec.lane) in owned]
+    gates.shut_all(specs)
+    await restore_notes(gates, specs)  # before any of them opens
+    await gates.restore(specs)
+    flows = await (store.flows() if store.nodes is None else store.nodes.flows(sorted(owned)))
+    for flow in flows:
+        gates.keys[flow.number] = flow.key
         agenda.known(flow.number, flow.key)
+    return flows
 
 
 async def restore_notes(gates: Gates, specs: Sequence[AccountSpec]) -> None:

@@ -22,14 +22,16 @@ from paceline.engine.keys import Keys
 from paceline.engine.limits import Limits
 from paceline.engine.messages import Messages
 from paceline.engine.moves import clock_moves
+from paceline.engine.news import News
+from paceline.engine.nodes import Nodes
 from paceline.engine.queues import Queues
-from paceline.engine.recovery import restore_gates, restore_notes, settle_open, shift_retries
+from paceline.engine.recovery import Recovered, restore_gates, restore_notes, settle_open, shift_retries
 from paceline.engine.relay import Relays
 from paceline.engine.secrets import Vault
 from paceline.engine.template_verbs import Templates
 from paceline.engine.threads import ThreadPool
 from paceline.engine.watch import Watch
-from paceline.model.errors import UnavailableError
+from paceline.model.errors import PacelineError, UnavailableError
 from paceline.stores.base import Store
 
 LOOK_AGAIN_S = 1.0
@@ -68,6 +70,12 @@ class Service:
         self.watch = Watch(self.core, self.holds)
         self.backups = Backups(self.core, facts.get("data"))
         self.relays = Relays(self.core)
+        self.nodes: Nodes | None = None
+        if store.nodes is not None:
+            self.nodes = Nodes(
+                self.core, store.nodes, News(self.core, self.accounts, self.keys, self.holds).apply
+            )
+            self.core.upkeep.cleans = lambda: 0 in self.core.owned
         self._threads = threads
         self._facts = dict(facts)
         self._at_close = at_close
@@ -103,23 +111,19 @@ class Service:
         """
         core = self.core
         await self._open_store(wait_s)
-        core.ids.start_behind(await core.store.greatest_id())
-        await documents.load(core)
-        await self.accounts.load()
-        await self.keys.load()
-        core.gates.moves = await clock_moves(core.store, core.clock)
-        await shift_retries(core.store, core.gates.moves.latest, core.clock.now())
-        found = await settle_open(core.store, core.directory, core.clock, core.dispatcher.follow_up)
-        await restore_gates(core.store, core.agenda, core.directory, core.gates)
-        for flow in await core.store.flows():
-            core.dispatcher.pending[flow.number] = flow.pending
-        await self.holds.load()
+        try:
+            found = await self._recover()
+        except BaseException:
+            await self._give_up()
+            raise
         core.suspects.begin(found.suspects)
         core.loop_watch.start(asyncio.get_running_loop())
         first = key_file is not None and await self.keys.first(key_file)
         core.upkeep.start()
         core.dispatcher.start()
         self.relays.start()
+        if self.nodes is not None:
+            self.nodes.start()
         self._open = True
         return first
 
@@ -156,6 +160,39 @@ class Service:
             await store.close()
             raise
 
+    async def _recover(self) -> Recovered:
+        """Everything that has to be known before the first send."""
+        core = self.core
+        if self.nodes is not None:
+            await self.nodes.begin()
+        core.ids.start_behind(await core.store.greatest_id())
+        await documents.load(core)
+        await self.accounts.load()
+        await self.keys.load()
+        if self.nodes is None:  # nodes go by the store's clock instead of that of their machine
+            core.gates.moves = await clock_moves(core.store, core.clock)
+            await shift_retries(core.store, core.gates.moves.latest, core.clock.now())
+        else:
+            await self.nodes.check_key()
+            self.nodes.check()
+        found = await settle_open(
+            core.store, core.directory, core.clock, core.dispatcher.follow_up, core.owned
+        )
+        await restore_gates(core.store, core.agenda, core.directory, core.gates, core.owned)
+        flows = await (
+            core.store.flows() if core.store.nodes is None else core.store.nodes.flows(sorted(core.owned))
+        )
+        for flow in flows:
+            core.dispatcher.pending[flow.number] = flow.pending
+        await self.holds.load()
+        return found
+
+    async def _give_up(self) -> None:
+        """Another node need not wait for one that could not start."""
+        if self.nodes is not None:
+            with suppress(PacelineError):
+                await self.core.store.close()
+
     def hurry(self) -> None:
         """Cut off the calls under way: whoever closes, or will, waits for no answer. They are told as uncertain."""
         self.core.attempts.cut()
@@ -164,6 +201,8 @@ class Service:
         """Take nothing more, let calls in flight end within `grace` seconds, settle, close the store."""
         self._open = False
         await self.relays.stop()
+        if self.nodes is not None:
+            await self.nodes.stop()
         self.core.suspects.stop()
         self.core.loop_watch.stop()
         await self.core.dispatcher.stop(grace)

@@ -63,6 +63,11 @@ class Starts:
         for _, _, (message, release) in waiting:
             self._withhold(message, release)
 
+    def forget(self) -> None:
+        """What has not begun is nobody's here any more."""
+        self._alarm.cancel()
+        self._waiting.clear()
+
     def _due(self) -> None:
         self._going = False
         now = self._clock.now()

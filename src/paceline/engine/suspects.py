@@ -7,7 +7,7 @@ comes back from its call is cleared.
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import msgspec
 import structlog
@@ -16,6 +16,7 @@ from paceline.engine.attempts import Ended
 from paceline.engine.dispatcher import Dispatcher
 from paceline.engine.happenings import Happenings
 from paceline.model.ids import to_text
+from paceline.model.nodes import EVERY_PARTITION, partition_of_flow
 from paceline.model.states import WAITING
 from paceline.pacing.settle import WITHHELD
 from paceline.stores.base import Attempt, Document, Store
@@ -60,22 +61,24 @@ async def crashes_of(store: Store, ids: Sequence[int]) -> dict[int, int]:
     return found
 
 
-async def known_suspects(store: Store) -> list[int]:
-    """Messages of earlier crashes that still wait for their turn to be tried apart."""
+async def known_suspects(store: Store, owned: Collection[int] = EVERY_PARTITION) -> list[int]:
+    """Messages of earlier crashes that still wait for their turn to be tried apart, in the partitions `owned`."""
     kept: list[int] = []
     for document in await store.documents(KIND):
         kept += msgspec.json.decode(document.body, type=list[int])
     if not kept:
         return []
     crashes = await crashes_of(store, kept)
-    waiting = [row.id for row in await store.get(kept) if row.state in WAITING]
+    rows = [row for row in await store.get(kept) if row.state in WAITING]
+    waiting = [row.id for row in rows if partition_of_flow(row.flow) in owned]
     return [id_ for id_ in waiting if crashes[id_] >= APART_FROM]
 
 
-async def remember(store: Store, ids: Sequence[int], now: int) -> None:
+async def remember(store: Store, ids: Sequence[int], now: int, slot: int = 0) -> None:
     """Make durable whom to look at after the next crash; the journal knows how often each was met by one."""
     body = msgspec.json.encode(list(ids)).decode()
-    await store.put([Document(KIND, "", "suspects", body, now)])
+    name = f"suspects-{slot}" if slot else "suspects"  # each node has a list of its own
+    await store.put([Document(KIND, "", name, body, now)])
 
 
 class Suspects:
@@ -105,8 +108,17 @@ class Suspects:
         )  # fmt: skip
         scopes.others.paused = True
         self._agenda.regate()
-        self._happenings.when_settled.append(self._ended)
+        self.stop()
+        if self._ended not in self._happenings.when_settled:
+            self._happenings.when_settled.append(self._ended)
         self._timer = asyncio.get_running_loop().call_later(ALONE_S, self._let_others_go)
+
+    def forget(self) -> None:
+        """Nobody is suspected here any more: others have this node's messages."""
+        self._agenda.scopes.suspects.clear()
+        if self._ended in self._happenings.when_settled:
+            self._happenings.when_settled.remove(self._ended)
+        self._let_others_go()
 
     def stop(self) -> None:
         """Forget the time."""

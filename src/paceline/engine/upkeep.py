@@ -54,6 +54,8 @@ class Upkeep:
             self._expire: Alarm(clock, lambda: self._begin(self._expire)),
             self._clean: Alarm(clock, lambda: self._begin(self._clean)),
         }
+        self.cleans: Callable[[], bool] = lambda: True
+        """Whether this process is the one that cleans."""
         self._looks = Alarm(clock, self._look)
         self.cleanable: Callable[[], int | None] = lambda: None
         """Only messages made before this moment may be cleaned; None: all."""
@@ -63,8 +65,7 @@ class Upkeep:
 
     def start(self) -> None:
         """Look once at everything; from then on the alarms ring when there is something to do."""
-        self._begin(self._promote)
-        self._begin(self._expire)
+        self.look()
         self._alarms[self._clean].set(self._clock.now() + 30_000)
 
     async def stop(self) -> None:
@@ -75,6 +76,11 @@ class Upkeep:
             await asyncio.wait(set(self._busy.values()))
         for alarm in (self._looks, *self._alarms.values()):
             alarm.cancel()
+
+    def look(self) -> None:
+        """There may be more to promote or to end than the alarms know of."""
+        self._begin(self._promote)
+        self._begin(self._expire)
 
     def due_at(self, moment: int) -> None:
         """A retrying message becomes due then, on the clock that never steps."""
@@ -160,6 +166,8 @@ class Upkeep:
         return None
 
     async def _clean(self) -> int | None:
+        if not self.cleans():
+            return self._clock.now() + CLEAN_EVERY_MS
         now = self._clock.now()
         for name in list(self._directory.queues):
             kept = self._directory.queue(name).retention

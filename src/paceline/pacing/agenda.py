@@ -62,6 +62,20 @@ class Agenda:
                 self._trim()
         return flow
 
+    def drop(self, key: str) -> None:
+        """Another node decides about this lane from now on. Its calls have ended, or are nobody's here any more."""
+        lane = self.lanes.pop(key, None)
+        if lane is not None:
+            self._due.pop(key, None)
+            self.prefetch.count(-len(lane.flows))
+            for number in lane.flows:
+                self.wanted.pop(number, None)
+
+    def _holds_flow(self, flow: Flow) -> bool:
+        """Whether the flow is still this node's: one of a lane that was dropped may stand in a line, or be read."""
+        lane = self.lanes.get(flow.key.lane)
+        return lane is not None and lane.flows.get(flow.number) is flow
+
     def _trim(self) -> None:
         for lane in self.lanes.values():
             for flow in lane.flows.values():
@@ -83,6 +97,8 @@ class Agenda:
 
     def filled(self, flow: Flow, entries: Iterable[Entry], *, more: bool) -> None:
         """What was read for a wanted flow."""
+        if not self._holds_flow(flow):
+            return
         flow.filled(entries, more=more)
         lane = self.lanes[flow.key.lane]
         if flow.ready:
@@ -115,7 +131,7 @@ class Agenda:
         moment = NEVER
         while self._heap:
             first, key = self._heap[0]
-            if self.lanes[key].moment == first:
+            if self._moment_of(key) == first:
                 moment = first
                 break
             heappop(self._heap)
@@ -124,6 +140,10 @@ class Agenda:
         if moment < NEVER:
             moment = max(1, moment - lead)
         return min(moment, self._closed[0][0]) if self._closed else moment
+
+    def _moment_of(self, key: str) -> int | None:
+        lane = self.lanes.get(key)
+        return None if lane is None else lane.moment
 
     def release(self, now: int, room: int, lead: int = 0) -> list[Release]:
         """Take out what may go at `now`, at most `room` messages; each holds its places from here on.
@@ -153,8 +173,8 @@ class Agenda:
         heap = self._heap
         while heap and heap[0][0] <= now + lead:
             moment, key = heappop(heap)
-            lane = self.lanes[key]
-            if lane.moment == moment:
+            if self._moment_of(key) == moment:
+                lane = self.lanes[key]
                 lane.moment = NEVER
                 self._due[key] = lane
         while self._closed and self._closed[0][0] <= now:
@@ -182,6 +202,9 @@ class Agenda:
         """Let as many out of the line as the gate has room for; who cannot use it now does not count."""
         room = gate.room(now)
         while gate.line and room > 0:
+            if not self._holds_flow(gate.line.head().flow):
+                self._aside -= gate.line.leave(served=False).entry is not None
+                continue
             able = self._could_send(gate.line.head().flow, now)
             waiting = gate.line.leave(served=able and not gate.line.head().gone)
             flow = waiting.flow
@@ -258,8 +281,9 @@ class Agenda:
         self._stir(release)
 
     def _stir(self, release: Release) -> None:
-        release.lane.touch(release.account)
-        self._due[release.lane.key] = release.lane
+        if self.lanes.get(release.lane.key) is release.lane:
+            release.lane.touch(release.account)
+            self._due[release.lane.key] = release.lane
         for gate in release.gates:
             if gate.line:
                 self._stirred[id(gate)] = gate

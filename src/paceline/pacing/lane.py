@@ -117,12 +117,13 @@ class Lane:
     """The decisions of one pool."""
 
     __slots__ = (
-        "_free", "_line", "_pinned", "_resting", "_shared", "accounts", "elsewhere", "flows", "key", "moment", "pinned", "turns",
+        "_free", "_line", "_pinned", "_resting", "_shared", "accounts", "closed", "elsewhere", "flows", "key", "moment", "pinned", "turns",
     )  # fmt: skip
 
     def __init__(self, key: str, shared: Shared) -> None:
         """`key` is `model.messages.lane_key`."""
         self.key = key
+        self.closed = False  # it is about to be another node's: nothing more is released
         self.accounts: dict[str, Account] = {}
         self.flows: dict[int, Flow] = {}
         self.pinned: dict[str, dict[int, Flow]] = {}  # the same flows by account, NOBODY for the pool's
@@ -200,6 +201,8 @@ class Lane:
     @property
     def next_moment(self) -> int:
         """When the next release may find something; 0 for at once."""
+        if self.closed:
+            return NEVER
         if self._line or (self.turns and self._free):
             return 0
         moment = self._first(self._pinned)
@@ -211,7 +214,8 @@ class Lane:
         An account that opens within `lead` ms gives its message out already, with the moment to start.
         """
         self._wake(now + lead)
-        left = room
+        left = 0 if self.closed else room
+        given = left
         line = self._line
         while left:
             if not line:
@@ -221,7 +225,7 @@ class Lane:
             account = line.popleft()
             account.listed = False
             left -= self._serve_run(account, now, left, emit, lead)
-        return room - left
+        return given - left
 
     def _serve_run(
         self, account: Account, now: int, room: int, emit: Callable[[Release], None], lead: int

@@ -5,7 +5,7 @@ from typing import Protocol
 
 import msgspec
 
-from paceline.model.messages import HandedOver
+from paceline.model.messages import FlowKey, HandedOver
 from paceline.model.nodes import Node, Standing, Wake
 from paceline.stores.base import Document, FlowState
 
@@ -77,6 +77,9 @@ class NodeStore(Protocol):
 
     async def flows(self, partitions: Sequence[int]) -> list[FlowState]:
         """`Store.flows` of these partitions."""
+
+    async def keys_of(self, flows: Sequence[int]) -> dict[int, FlowKey]:
+        """These flows, by number."""
 
     async def apart(self) -> int:
         """By how many milliseconds the times that other nodes wrote may be off, seen from this one."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from paceline.clock import passed_ms
 from paceline.model.errors import ConflictError, UnavailableError
-from paceline.model.messages import HandedOver
+from paceline.model.messages import FlowKey, HandedOver
 from paceline.model.nodes import EVERY_PARTITION, Node, Standing, Wake
 from paceline.stores.base import Document, FlowState
 from paceline.stores.calls import Kind
@@ -224,6 +224,11 @@ class PostgresNodes:
     async def flows(self, partitions: Sequence[int]) -> list[FlowState]:
         """See `NodeStore.flows`."""
         return flow_states(await self._store.rows("flows_of", list(partitions)))
+
+    async def keys_of(self, flows: Sequence[int]) -> dict[int, FlowKey]:
+        """See `NodeStore.keys_of`."""
+        rows = await self._store.rows("keys_of", list(flows))
+        return {number: FlowKey(*key) for number, *key in rows}
 
     async def apart(self) -> int:
         """See `NodeStore.apart`."""

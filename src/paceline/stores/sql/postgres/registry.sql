@@ -19,6 +19,10 @@ ORDER BY flow.number;
 -- Every flow as (number, FlowKey).
 SELECT number, lane, tenant, campaign, queue, priority, account FROM flow;
 
+-- name: keys_of
+-- Some flows as (number, FlowKey).
+SELECT number, lane, tenant, campaign, queue, priority, account FROM flow WHERE number = ANY ($1::bigint[]);
+
 -- name: notes
 -- All notes as AccountNote.
 SELECT account, flood_until, recipient, "group", nullif(stopped, '')

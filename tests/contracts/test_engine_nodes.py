@@ -1,0 +1,274 @@
+"""Several engines on one PostgreSQL schema: each sends what it owns, and all of it is sent once, within its limits."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paceline.model.errors import ConflictError, OccupiedError
+from paceline.model.nodes import EVERY_PARTITION, PARTITIONS, partition_of
+from paceline.stores.postgres import PostgresStore
+from tests.contracts.stores.postgres_server import url_for
+from tests.contracts.test_engine_support import ADMIN, PATIENCE, Engine, running
+
+LEASE_S = 1.0
+
+
+class Group:
+    """Engines on one schema, each in a folder of its own."""
+
+    def __init__(self, folder: Path, stack: AsyncExitStack) -> None:
+        self.folder, self._stack = folder, stack
+        self.engines: list[Engine] = []
+
+    async def add(self, role: str = "all") -> Engine:
+        folder = self.folder / f"n{len(self.engines)}"
+        folder.mkdir()
+        store = PostgresStore(url_for(self.folder), role, LEASE_S)
+        engine = await self._stack.enter_async_context(running(folder, store=store))
+        self.engines.append(engine)
+        return engine
+
+    async def add_to(self, schema: Path, role: str) -> Engine:
+        """One on the schema of another folder."""
+        folder = self.folder / "api"
+        folder.mkdir()
+        store = PostgresStore(url_for(schema), role, LEASE_S)
+        return await self._stack.enter_async_context(running(folder, store=store))
+
+    async def shared(self) -> None:
+        """As soon as every sending engine has its even share and decides about it."""
+        await until(lambda: sum(len(e.core.owned) for e in self.engines) == PARTITIONS and self._even())
+
+    def _even(self) -> bool:
+        sizes = [len(e.core.owned) for e in self.engines]
+        return max(sizes) - min(sizes) <= 1
+
+
+@asynccontextmanager
+async def group(folder: Path) -> AsyncIterator[Group]:
+    async with AsyncExitStack() as stack:
+        yield Group(folder, stack)
+
+
+async def until(holds: Callable[[], Any], within: float = PATIENCE) -> None:
+    async with asyncio.timeout(within):
+        while not holds():
+            await asyncio.sleep(0.01)
+
+
+def silence(engine: Engine) -> None:
+    """Its lease is not renewed any more."""
+    nodes = engine.store.nodes
+    assert isinstance(engine.store, PostgresStore)
+    assert nodes is not None
+    assert engine.store.nodes._lease is not None
+    engine.store.nodes._lease.stop()
+
+
+async def accounts(engine: Engine, many: int, **more: Any) -> list[str]:
+    """Accounts in pools of their own, which are spread over the partitions."""
+    names = [f"acc{number}" for number in range(many)]
+    for name in names:
+        await engine.account(name, pool=f"pool-{name}", **more)
+    return names
+
+
+async def test_a_second_node_gets_half_and_both_send_what_is_theirs(tmp_path: Path) -> None:
+    async with group(tmp_path) as nodes:
+        first = await nodes.add()
+        names = await accounts(first, 24)
+        assert first.core.owned == EVERY_PARTITION
+        second = await nodes.add()
+        await nodes.shared()
+        ids = [await engine.send(account=name) for name in names for engine in nodes.engines]
+        for id_ in ids:
+            assert (await first.ended(id_))["state"] == "completed"
+        sent = Counter(first.script.sent + second.script.sent)
+        assert sorted(id_ for id_, _ in sent) == sorted(ids)
+        assert max(sent.values()) == 1
+        for engine in nodes.engines:
+            lanes = {engine.core.directory.accounts[f"default/{name}"].lane for _, name in engine.script.sent}
+            assert lanes
+            assert {partition_of(lane) for lane in lanes} <= engine.core.owned
+
+
+async def test_what_comes_in_elsewhere_goes_at_once(tmp_path: Path) -> None:
+    async with group(tmp_path) as nodes:
+        first = await nodes.add()
+        second = await nodes.add(role="api")
+        await until(lambda: "default/a0" in second.core.directory.accounts)
+        took: list[float] = []
+        for _ in range(8):
+            begun = time.monotonic()
+            id_ = await second.send(account="a0")
+            await first.script.calls(len(took) + 1)
+            took.append(time.monotonic() - begun)
+            assert (await second.ended(id_))["state"] == "completed"
+        assert second.script.sent == []
+        assert sorted(took)[4] < 0.4, "only the look every half second finds it"
+
+
+async def test_a_flow_that_two_nodes_fill_is_sent_whole(tmp_path: Path) -> None:
+    async with group(tmp_path) as nodes:
+        first = await nodes.add()
+        second = await nodes.add(role="api")
+        await until(lambda: "default/a0" in second.core.directory.accounts)
+        first.script.free.clear()
+        rounds = [
+            asyncio.gather(*(e.send(account="a0") for e in nodes.engines for _ in range(40)))
+            for _ in range(10)
+        ]
+        ids = [id_ for each in rounds for id_ in await each]
+        first.script.free.set()
+        await first.script.calls(len(ids))
+        await until(lambda: len(first.script.sent) == len(ids))
+        assert sorted(id_ for id_, _ in first.script.sent) == sorted(ids)
+
+
+async def test_a_node_that_leaves_is_followed_at_once(tmp_path: Path) -> None:
+    async with group(tmp_path) as nodes:
+        first = await nodes.add()
+        second = await nodes.add()
+        await nodes.shared()
+        await first.service.close(1)
+        await until(lambda: second.core.owned == EVERY_PARTITION, 2)
+
+
+async def test_a_node_that_falls_silent_is_followed_and_its_windows_with_it(tmp_path: Path) -> None:
+    async with group(tmp_path) as nodes:
+        first = await nodes.add()
+        second = await nodes.add()
+        await nodes.shared()
+        part = next(iter(first.core.owned))
+        pool = next(f"p{n}" for n in range(10_000) if partition_of(f"default/script/p{n}") == part)
+        await first.account("tight", pool=pool, limits=["3/3s"])
+        begun = time.monotonic()
+        ids = [await second.send(account="tight") for _ in range(6)]
+        await first.script.calls(3)
+        silence(first)
+        await second.script.calls(1)
+        assert time.monotonic() - begun >= 3.0, "the windows of the one before were forgotten"
+        for id_ in ids:
+            assert (await second.ended(id_))["state"] == "completed"
+        assert len(first.script.sent) + len(second.script.sent) == 6
+
+
+async def test_what_a_silent_node_had_under_way_is_settled_by_its_follower_and_its_own_ending_refused(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async with group(tmp_path) as nodes:
+        first = await nodes.add()
+        first.script.free.clear()
+        id_ = await first.send(account="a0")
+        await first.script.calls(1)
+        second = await nodes.add(role="api")
+        third = await nodes.add()
+        was = first.service.core.store.nodes
+        assert was is not None
+        before = was.id
+        silence(first)
+        assert (await second.ended(id_))["state"] == "uncertain"
+        await until(lambda: was.id != before)  # it came back as another node
+        assert first.script.sent == [(id_, "a0")]
+        assert third.script.sent == []
+        first.script.free.set()
+        await nodes_settled(first, third)
+        ids = [await engine.send(account="a0") for engine in (first, third)]
+        for each in ids:
+            assert (await first.ended(each))["state"] == "completed"
+        assert (await second.ended(id_))["state"] == "uncertain"
+
+
+async def nodes_settled(*engines: Engine) -> None:
+    await until(lambda: sum(len(e.core.owned) for e in engines) == PARTITIONS)
+    await until(lambda: all(len(e.core.owned) == PARTITIONS // len(engines) for e in engines))
+
+
+async def test_settings_changed_on_one_node_hold_on_all(tmp_path: Path) -> None:
+    async with group(tmp_path) as nodes:
+        first = await nodes.add()
+        second = await nodes.add()
+        await nodes.shared()
+        names = await accounts(first, 8)
+        await until(lambda: all(f"default/{n}" in second.core.directory.accounts for n in names), 1)
+        for engine in nodes.engines:
+            for name in names:
+                await engine.service.accounts.pause(ADMIN, name)
+        await until(
+            lambda: all(
+                e.core.directory.accounts[f"default/{n}"].paused for n in names for e in nodes.engines
+            ),
+            1,
+        )
+        ids = [await first.send(account=name) for name in names]
+        await asyncio.sleep(0.3)
+        assert first.script.sent + second.script.sent == []
+        for name in names:
+            await second.service.accounts.resume(ADMIN, name)
+        for id_ in ids:
+            assert (await first.ended(id_))["state"] == "completed"
+        await second.service.queues.pause(ADMIN, "notification")
+        await until(lambda: first.core.directory.queue("notification").paused, 1)
+        await second.service.queues.resume(ADMIN, "notification")
+        key = await first.service.keys.create(ADMIN, "k", "viewer", None)
+        await until(lambda: second.service.keys.who(str(key["key"])) is not None, 1)
+        await first.service.keys.revoke(ADMIN, "k")
+        await until(lambda: second.service.keys.who(str(key["key"])) is None, 1)
+        await first.service.holds.hold(ADMIN, {})
+        await until(lambda: second.service.holds.held is not None, 1)
+        held = await first.send(account=names[0])
+        await asyncio.sleep(0.2)
+        assert await first.state(held) == "pending"
+        await second.service.holds.release(ADMIN, {}, dry_run=False)
+        assert (await second.ended(held))["state"] == "completed"
+        await first.service.accounts.delete(ADMIN, names[0])
+        await until(lambda: f"default/{names[0]}" not in second.core.directory.accounts, 1)
+
+
+async def test_a_persons_change_elsewhere_is_followed(tmp_path: Path) -> None:
+    async with group(tmp_path) as nodes:
+        first = await nodes.add()
+        second = await nodes.add(role="api")
+        await until(lambda: "default/a0" in second.core.directory.accounts)
+        first.script.free.clear()
+        ids = [await first.send(account="a0") for _ in range(4)]
+        await first.script.calls(1)
+        await second.service.actions.cancel(ADMIN, ids[1])
+        await second.service.actions.patch(ADMIN, ids[3], {"priority": 9})
+        await asyncio.sleep(0.3)
+        first.script.free.set()
+        for id_ in (ids[0], ids[2], ids[3]):
+            assert (await second.ended(id_))["state"] == "completed"
+        assert [id_ for id_, _ in first.script.sent] == [ids[0], ids[3], ids[2]]
+        later = await second.send(account="a0", delay="300ms")
+        assert (await second.ended(later))["state"] == "completed"
+        again = await second.service.actions.retry(ADMIN, ids[1])
+        assert again["id"] == ids[1]
+        assert (await second.ended(ids[1]))["state"] == "completed"
+
+
+async def test_a_limit_that_two_would_have_to_share_is_refused(tmp_path: Path) -> None:
+    async with group(tmp_path) as nodes:
+        first = await nodes.add()
+        await nodes.add()
+        rule = {"scope": {"channel": "script"}, "limit": "5/s"}
+        with pytest.raises(ConflictError, match="stop the other nodes"):
+            await first.service.limits.put(ADMIN, "all", rule)
+        with pytest.raises(ConflictError, match="stop the other nodes"):
+            await first.service.queues.put(ADMIN, "notification", {"concurrency": 3})
+        await first.service.queues.put(ADMIN, "notification", {"max_attempts": 3})
+        await nodes.engines[1].service.close(1)
+        await until(lambda: first.core.owned == EVERY_PARTITION)
+        await first.service.limits.put(ADMIN, "all", rule)
+        with pytest.raises(OccupiedError, match=r"the limit all cannot be shared .* --role api"):
+            await nodes.add()
+        serving = await Group(tmp_path / "n0", nodes._stack).add_to(tmp_path, "api")
+        assert "all" in serving.core.directory.rules
+        await serving.service.limits.delete(ADMIN, "all")
+        await until(lambda: not first.core.directory.rules, 1)
