@@ -125,7 +125,12 @@ class Nodes:
         gone = self._core.owned - self._store.owned - self._pending
         if gone:
             self._lose(gone)
-        if not self._sends(standing) or (not self._store.owned and self._alone_wanted(standing)):
+        if not self._sends(standing):
+            return
+        shared = bool(
+            self._alone_wanted(standing)
+        )  # then who has everything keeps it, and nobody else begins
+        if shared and not self._store.owned:
             return
         senders = sorted(node.id for node in standing.nodes if node.sends and not node.lapsed)
         share = share_of(self._store.id, standing.owners, senders)
@@ -135,7 +140,7 @@ class Nodes:
         gained = self._store.owned - self._core.owned - self._pending
         if gained:
             await self._gain(gained)
-        if share.offers and not share.take and self._giving is None:
+        if share.offers and not share.take and not shared and self._giving is None:
             self._offer(share.offers)
 
     async def check_key(self) -> None:

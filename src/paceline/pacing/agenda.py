@@ -131,7 +131,8 @@ class Agenda:
         moment = NEVER
         while self._heap:
             first, key = self._heap[0]
-            if self._moment_of(key) == first:
+            lane = self.lanes.get(key)
+            if lane is not None and lane.moment == first:
                 moment = first
                 break
             heappop(self._heap)
@@ -140,10 +141,6 @@ class Agenda:
         if moment < NEVER:
             moment = max(1, moment - lead)
         return min(moment, self._closed[0][0]) if self._closed else moment
-
-    def _moment_of(self, key: str) -> int | None:
-        lane = self.lanes.get(key)
-        return None if lane is None else lane.moment
 
     def release(self, now: int, room: int, lead: int = 0) -> list[Release]:
         """Take out what may go at `now`, at most `room` messages; each holds its places from here on.
@@ -173,8 +170,8 @@ class Agenda:
         heap = self._heap
         while heap and heap[0][0] <= now + lead:
             moment, key = heappop(heap)
-            if self._moment_of(key) == moment:
-                lane = self.lanes[key]
+            lane = self.lanes.get(key)
+            if lane is not None and lane.moment == moment:
                 lane.moment = NEVER
                 self._due[key] = lane
         while self._closed and self._closed[0][0] <= now:
