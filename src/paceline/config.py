@@ -46,6 +46,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         store_wait: how long a PostgreSQL server that cannot be reached is waited for at the start.
         outbox: URLs of the outboxes in applications' databases that are relayed: postgresql://USER@HOST/DATABASE or
             sqlite:///FILE, with ?schema= and &tenant=.
+        role: of several nodes on one store, `api` sends nothing, `sender` and `all` send what falls to them.
+        lease: how long a node that cannot be heard keeps what it sends before others follow it.
         outgoing_allow: networks that webhooks and base URLs may reach besides public ones.
         log_level: least level that is logged.
         log_format: `auto` writes text on a terminal and JSON elsewhere.
@@ -65,6 +67,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     store: str | None = None
     store_wait: float = 60.0
     outbox: tuple[str, ...] = ()
+    role: str = "all"
+    lease: float = 5.0
     outgoing_allow: tuple[Network, ...] = ()
     log_level: str = "info"
     log_format: str = "auto"
@@ -96,7 +100,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         }
 
 
-_OPTIONS: Final = frozenset({"host", "port", "data", "store", "outbox"})
+_OPTIONS: Final = frozenset({"host", "port", "data", "store", "outbox", "role"})
 """Settings that have an option of their own; the others are given with --set."""
 NAMES: Final = tuple(name for name in Settings.__struct_fields__ if name != "origins")
 
@@ -303,6 +307,8 @@ _READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "store": _store,
     "store_wait": partial(_seconds, 0, _DAY),
     "outbox": _outboxes,
+    "role": partial(_choice, ("all", "api", "sender")),
+    "lease": partial(_seconds, 1, 300),
     "outgoing_allow": _networks,
     "log_level": partial(_choice, ("debug", "info", "warning", "error")),
     "log_format": partial(_choice, ("auto", "text", "json")),

@@ -64,8 +64,12 @@ def make_store(settings: Settings) -> Store:
         InvalidError: there is no such kind of store.
     """
     if _is_postgres(settings):
-        store: Store = _postgres().PostgresStore(settings.store or "")
+        store: Store = _postgres().PostgresStore(settings.store or "", settings.role, settings.lease)
         return store
+    if settings.role == "api":
+        raise InvalidError(
+            [Problem("/role", "api is for a node beside others, which takes a store in PostgreSQL (--store)")]
+        )
     return SqliteStore(_store_path(settings), mark_copy)
 
 

@@ -276,6 +276,8 @@ CALLS: Final[tuple[Operation, ...]] = (
     _row("POST", "/keys", "System", "Make a key", "admin", {201: Reply("NewKey", "The key, shown once.")},
          body="Key", example={"name": "shop", "role": "sender", "tenant": "shop"}, conflicts=True),
     _row("DELETE", "/keys/{name}", "System", "Revoke a key", "admin", _GONE),
+    _row("GET", "/nodes", "System", "The processes that share the store", "viewer", _ok("Page"),
+         told="A server that has its store to itself is the only one, with everything."),
     _row("GET", "/doctor", "System", "Check the installation", "admin", _ok("Figures"), query=("reach",),
          told="Each check has a `status` (pass, warn or fail), a line of what was found, and a line of advice."),
     _row("GET", "/backups", "System", "List back-ups", "admin", _ok("Page"), told="Newest first."),

@@ -59,6 +59,12 @@ async def revoke_key(call: Call) -> Answer:
     return nothing()
 
 
+async def nodes(call: Call) -> Any:
+    """The nodes on this store."""
+    call.only_installation()
+    return call.service.list_nodes()
+
+
 async def doctor(call: Call) -> Any:
     """Checks of the installation, each with advice."""
     call.only_installation()
@@ -74,5 +80,6 @@ ENDPOINTS = (
     Endpoint("GET", "/keys", "admin", keys),
     Endpoint("POST", "/keys", "admin", create_key),
     Endpoint("DELETE", "/keys/{name}", "admin", revoke_key),
+    Endpoint("GET", "/nodes", "viewer", nodes),
     Endpoint("GET", "/doctor", "admin", doctor, frozenset({"reach"})),
 )

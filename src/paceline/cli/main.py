@@ -39,6 +39,7 @@ _ROOMS: Final[Sequence[tuple[str, str, str]]] = (
     ("accounts", "paceline.cli.accounts:app", "Set, list, pause, resume, test and probe accounts."),
     ("limits", "paceline.cli.limits:app", "Set, list and remove limits wider than one account."),
     ("queues", "paceline.cli.queues:app", "List, pause, resume, empty and clean queues."),
+    ("nodes", "paceline.cli.nodes:nodes", "The processes that share a store, and what falls to each."),
     ("keys", "paceline.cli.keys:app", "Create, list and revoke keys."),
     ("test-queue", "paceline.cli.trial:trial", "Send test messages and tell how long they took."),
     ("export", "paceline.cli.export:export", "Write messages as CSV or JSON lines."),

@@ -17,6 +17,7 @@ def up(
     data: Path | None = None,
     store: str | None = None,
     outbox: Annotated[list[str] | None, Parameter(negative="", consume_multiple=False)] = None,
+    role: str | None = None,
     config: Path | None = None,
     setting: Annotated[list[str] | None, Parameter(name="--set", negative="", consume_multiple=False)] = None,
 ) -> int:
@@ -33,13 +34,15 @@ def up(
         store: URL of another store than the SQLite file in the data folder, such as
             postgresql://user@host/database. A password is better kept in PACELINE_STORE.
         outbox: URL of an application's database whose outbox is relayed; see paceline outbox. May be given again.
+        role: Of several nodes on one PostgreSQL store, one with the role api sends nothing; with all or sender it
+            sends its share. Default: all.
         config: Read this file instead of ./paceline.toml.
         setting: Any other setting, as name=value. May be given again.
     """
     from paceline.config import load
 
     arguments: dict[str, Any] = _pairs(setting or [])
-    arguments.update({"host": host, "port": port, "data": data, "store": store, "outbox": outbox})
+    arguments.update({"host": host, "port": port, "data": data, "store": store, "outbox": outbox, "role": role})
     settings = load(arguments, os.environ, config)
     _check_folder(settings.data, settings.origin("data"))
     _check_port(settings.host, settings.port, settings.origin("port"))

@@ -5,6 +5,8 @@ mends, one thing after the other; so whatever fails is tried again at the next l
 """
 
 import asyncio
+import os
+import socket
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from typing import Any, Final
@@ -14,6 +16,7 @@ import structlog
 from paceline.engine.core import Core
 from paceline.engine.recovery import restore_lanes, settle_open
 from paceline.engine.word import hear
+from paceline.model.checks import print_time
 from paceline.model.errors import EndedError, OccupiedError, PacelineError, SchemaError
 from paceline.model.ids import IdMaker
 from paceline.model.nodes import PARTITIONS, Node, Standing, Wake, partition_of, partition_of_flow
@@ -338,12 +341,13 @@ class Nodes:
 
     # -- looking at it
 
-    def view(self) -> list[dict[str, Any]]:
-        """The nodes as they were at the last look."""
+    def list(self) -> dict[str, Any]:
+        """The nodes as they were at the last look, at most half a second ago."""
         standing = self.standing
         if standing is None:
-            return []
-        return [_view(node, standing, self._store.id, self._core) for node in standing.nodes]
+            return _page([], 0)
+        items = [_view(node, standing, self._store.id, self._core) for node in standing.nodes]
+        return _page(items, sum(owner is None for owner in standing.owners))
 
     async def _forget(self) -> None:
         now = asyncio.get_running_loop().time()
@@ -352,10 +356,29 @@ class Nodes:
             await self._store.forget(self._core.clock.now() - FORGET_MS)
 
 
+def list_alone(core: Core) -> dict[str, Any]:
+    """The same for a process that has its store to itself."""
+    alone = {
+        "id": "alone", "name": socket.gethostname(), "process": os.getpid(), "role": "all", "this": True, "state": "alive",
+        "started_at": None, "heartbeat_at": None, "lease_ends_at": None, "clock_off_ms": 0, "partitions": PARTITIONS,
+        "lanes": len(core.directory.lanes),
+    }  # fmt: skip
+    return _page([alone], 0)
+
+
+def _page(items: list[dict[str, Any]], free: int) -> dict[str, Any]:
+    return {"items": items, "next": None, "partitions": PARTITIONS, "free": free}
+
+
 def _view(node: Node, standing: Standing, me: str, core: Core) -> dict[str, Any]:
     owned = frozenset(n for n, owner in enumerate(standing.owners) if owner == node.id)
-    return {"node": node, "partitions": len(owned), "me": node.id == me,
-            "lanes": sum(partition_of(lane) in owned for lane in core.directory.lanes)}  # fmt: skip
+    return {
+        "id": node.id, "name": node.name, "process": node.process, "role": node.role, "this": node.id == me,
+        "state": "silent" if node.lapsed else "alive", "started_at": print_time(node.started_at),
+        "heartbeat_at": print_time(node.heartbeat_at), "lease_ends_at": print_time(node.lease_ends_at),
+        "clock_off_ms": node.off, "partitions": len(owned),
+        "lanes": sum(partition_of(lane) in owned for lane in core.directory.lanes),
+    }  # fmt: skip
 
 
 def _log_failure(task: "asyncio.Task[None]") -> None:

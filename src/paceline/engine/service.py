@@ -23,7 +23,7 @@ from paceline.engine.limits import Limits
 from paceline.engine.messages import Messages
 from paceline.engine.moves import clock_moves
 from paceline.engine.news import News
-from paceline.engine.nodes import Nodes
+from paceline.engine.nodes import Nodes, list_alone
 from paceline.engine.queues import Queues
 from paceline.engine.recovery import Recovered, restore_gates, restore_notes, settle_open, shift_retries
 from paceline.engine.relay import Relays
@@ -216,6 +216,10 @@ class Service:
             await channel.close()
         await self._at_close()
         self._threads.close()
+
+    def list_nodes(self) -> dict[str, Any]:
+        """The processes that share the store, and what falls to each."""
+        return list_alone(self.core) if self.nodes is None else self.nodes.list()
 
     async def doctor(self, *, reach: bool = False) -> list[dict[str, Any]]:
         """What is wrong or soon will be, with advice; with `reach` also whether each provider answers."""

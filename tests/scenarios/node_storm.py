@@ -1,0 +1,310 @@
+"""Kill and stop nodes at random while they share the work; then hold what they promised against the witness's ledger.
+
+Every account has a limit, a pool of its own and so its place on some node. Clients send to whichever node answers; they
+write down every text before they send it and every id after they were told 'yes'. A third of the messages carry an
+idempotency key and are sent again, to another node, until somebody says 'yes'.
+"""
+
+import random
+import shutil
+import signal
+import statistics
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.scenarios.ledger import Limit, by_sender, exceeded, taken_by_text, worst_count
+from tests.scenarios.server import NotAnsweredError, Server, Witness, drained, text_body, until
+
+ACCOUNTS = 12
+LIMIT: Limit = (5, 2.0)
+KEYED = 0.33
+LEASE_S = 2.0
+CLIENTS = 3
+_TOLD = frozenset({"uncertain", "failed", "pending", "scheduled", "retrying"})
+
+
+@dataclass
+class Figures:
+    """What came out; `broken` names every promise that was."""
+
+    kills: int = 0
+    stops: int = 0
+    ends: int = 0
+    acknowledged: int = 0
+    attempted: int = 0
+    taken: int = 0
+    lost: list[str] = field(default_factory=list)
+    twice: list[str] = field(default_factory=list)
+    foreign: list[str] = field(default_factory=list)
+    doubled_keys: list[str] = field(default_factory=list)
+    false_endings: list[str] = field(default_factory=list)
+    uncertain: int = 0
+    exceeded: int = 0
+    worst: int = 0
+    two_hands: int = 0
+    states: dict[str, int] = field(default_factory=dict)
+    follows: list[float] = field(default_factory=list)
+    slow_follows: int = 0
+    refused_late: int = 0
+
+    @property
+    def broken(self) -> list[str]:
+        promises: dict[str, Sequence[Any]] = {
+            "lost": self.lost,
+            "sent twice": self.twice,
+            "never sent by a client": self.foreign,
+            "one idempotency key, two messages": self.doubled_keys,
+            "said to be sent, not in the ledger": self.false_endings,
+            "arrivals beyond the limit": ["arrival"] * self.exceeded,
+            "two calls of one message at once": ["call"] * self.two_hands,
+            f"follows later than the lease and 2 s ({LEASE_S + 2:g} s)": ["follow"] * self.slow_follows,
+        }
+        return [f"{name}: {len(found)}, such as {found[:3]}" for name, found in promises.items() if found]
+
+    def lines(self) -> list[str]:
+        follows = sorted(self.follows) or [0.0]
+        return [
+            f"nodes killed, stopped      {self.kills}, {self.stops}; ended by the others: {self.ends}",
+            f"acknowledged               {self.acknowledged} of {self.attempted} attempted",
+            f"taken by the provider      {self.taken}",
+            f"lost                       {len(self.lost)}",
+            f"sent twice without a word  {len(self.twice)}",
+            f"doubled by a repeated key  {len(self.doubled_keys)}",
+            f"most in a window           {self.worst} of {LIMIT[0]}, beyond it: {self.exceeded}",
+            f"two calls at once          {self.two_hands}",
+            f"uncertain                  {self.uncertain}",
+            f"followed after             median {statistics.median(follows):.2f} s, most {follows[-1]:.2f} s",
+            f"late endings refused       {self.refused_late}",
+            f"states at the end          {self.states}",
+        ]
+
+
+class Node(Server):
+    """One of the servers on the shared store."""
+
+    def __init__(self, folder: Path, number: int, store: str, broken: str = "") -> None:
+        place = folder / f"node{number}"
+        place.mkdir(parents=True)
+        super().__init__(place, broken=broken)
+        self.number, self.store = number, store
+        self.stopped = False
+
+    def begin(self) -> float:
+        return self.start("--store", self.store, "--set", f"lease={LEASE_S}s")
+
+    def share_keys(self, other: "Node") -> None:
+        """The secrets of accounts, and the key of the API, are the installation's."""
+        self.data.mkdir(exist_ok=True)
+        for name in ("admin.key", "secret.key"):
+            shutil.copy(other.data / name, self.data / name)
+
+    def signal(self, what: int) -> None:
+        assert self.process is not None
+        self.process.child.send_signal(what)
+
+    def nodes(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.api("GET", "/nodes")
+        return found
+
+    @property
+    def id(self) -> str:
+        return next(str(one["id"]) for one in self.nodes()["items"] if one["this"])
+
+
+class Client:
+    """One thread that sends to any node that answers."""
+
+    def __init__(self, storm: "NodeStorm", number: int) -> None:
+        self.storm, self.number = storm, number
+        self.chance = random.Random(f"{storm.seed}/{number}")
+        self.attempted: set[str] = set()
+        self.acknowledged: dict[str, str] = {}
+        self.failure: BaseException | None = None
+        self.thread = threading.Thread(target=self._work, daemon=True)
+
+    def _work(self) -> None:
+        try:
+            while not self.storm.over.is_set():
+                self._send_one()
+                self.storm.over.wait(self.chance.uniform(0, self.storm.pace))
+        except BaseException as error:
+            self.failure = error
+
+    def _send_one(self) -> None:
+        text = f"{self.number}-{len(self.attempted)}"
+        self.attempted.add(text)
+        message = text_body(f"a{self.chance.randrange(ACCOUNTS)}", text)
+        keyed = self.chance.random() < KEYED
+        if keyed:
+            message["idempotency_key"] = text
+        while not self._told(text, message) and keyed and not self.storm.over.is_set():
+            self.storm.over.wait(0.05)
+
+    def _told(self, text: str, message: dict[str, Any]) -> bool:
+        node = self.chance.choice(self.storm.nodes)
+        if node.stopped or node.process is None or not node.process.port:
+            return False
+        try:
+            with node.line(timeout=3) as line:
+                reply = line.ask("POST", "/api/v1/messages", message)
+        except NotAnsweredError:
+            return False
+        if reply.status == 503:
+            return False
+        assert reply.status in {200, 202}, (reply.status, reply.body)
+        self.acknowledged[text] = reply.json["id"]
+        return True
+
+
+class NodeStorm:
+    """The run."""
+
+    def __init__(self, folder: Path, store: str, seed: int, *, broken: str = "", pace: float = 0.15) -> None:
+        self.folder, self.store, self.seed = folder, store, seed
+        self.chance = random.Random(seed)
+        self.broken, self.pace = broken, pace
+        self.over = threading.Event()
+        self.figures = Figures()
+        self.nodes: list[Node] = []
+        self.clients: list[Client] = []
+        self.witness: Witness
+
+    def run(self, faults: int, count: int = 3, low: float = 0.5, high: float = 2.5) -> Figures:
+        """So many faults, `low` to `high` seconds apart, on `count` nodes, of which one is always left alone."""
+        latency = ("--latency", "0.005-0.02", "--seed", str(self.seed))
+        with ExitStack() as stack:
+            self.witness = stack.enter_context(Witness(self.folder, *latency, limits=(LIMIT,)))
+            for number in range(count):
+                node = Node(self.folder, number, self.store, self.broken)
+                if number:
+                    node.share_keys(self.nodes[0])
+                self.nodes.append(stack.enter_context(node))
+                node.begin()
+            for index in range(ACCOUNTS):
+                limits = [f"{LIMIT[0]}/{LIMIT[1]:g}s"]
+                self.nodes[0].account(
+                    f"a{index}", self.witness, 1000 + index, concurrency=5, limits=limits, pool=f"p{index}"
+                )
+            self._shared(count)
+            self._storm(faults, low, high)
+        return self.figures
+
+    def _shared(self, count: int) -> None:
+        def even() -> bool:
+            found = self.nodes[0].nodes()
+            sizes = [one["partitions"] for one in found["items"]]
+            return len(sizes) == count and not found["free"] and max(sizes) - min(sizes) <= 1
+
+        until(even, "the partitions are shared")
+
+    def _storm(self, faults: int, low: float, high: float) -> None:
+        self.clients = [Client(self, number) for number in range(CLIENTS)]
+        for client in self.clients:
+            client.thread.start()
+        try:
+            for _ in range(faults):
+                time.sleep(self.chance.uniform(low, high))
+                self._fault()
+        finally:
+            self.over.set()
+            for client in self.clients:
+                client.thread.join(30)
+        for client in self.clients:
+            if client.failure is not None:
+                raise client.failure
+        drained(self.nodes[0], 300)
+        self._judge()
+
+    def _fault(self) -> None:
+        """Kill or stop one node, or two at once; the others follow; then it comes back."""
+        victims = self.chance.sample(self.nodes, 1 if self.chance.random() < 0.8 else len(self.nodes) - 1)
+        witness = next(node for node in self.nodes if node not in victims)
+        ids = {node.number: node.id for node in victims}
+        begun = time.monotonic()
+        for node in victims:
+            node.stopped = True
+        ways = [self._kill if self.chance.random() < 0.5 else self._stop for _ in victims]
+        backs = [way(node) for way, node in zip(ways, victims, strict=True)]
+        brief = self.chance.random() < 0.25
+        if brief:  # shorter than the lease: nobody has to notice a node that was stopped
+            time.sleep(self.chance.uniform(0.05, LEASE_S / 2))
+        else:
+            self._followed(witness, set(ids.values()), begun)
+        for back in backs:
+            back()
+        for node in victims:
+            node.stopped = False
+
+    def _followed(self, witness: Node, ids: set[str], begun: float) -> None:
+        def followed() -> bool:
+            found = witness.nodes()
+            return not found["free"] and not ids & {one["id"] for one in found["items"]}
+
+        until(followed, "the others follow", 30)
+        took = time.monotonic() - begun
+        self.figures.ends += len(ids)
+        self.figures.follows.append(took)
+        self.figures.slow_follows += took > LEASE_S + 2
+
+    def _kill(self, node: Node) -> Callable[[], None]:
+        node.kill()
+        self.figures.kills += 1
+
+        def back() -> None:
+            node.begin()
+
+        return back
+
+    def _stop(self, node: Node) -> Callable[[], None]:
+        node.signal(signal.SIGSTOP)
+        self.figures.stops += 1
+
+        def back() -> None:
+            node.signal(signal.SIGCONT)
+            until(lambda: node.ask("GET", "/health/ready").status == 200, "it is ready again")
+
+        return back
+
+    def _judge(self) -> None:
+        figures = self.figures
+        said = {text: id_ for client in self.clients for text, id_ in client.acknowledged.items()}
+        attempted = {text for client in self.clients for text in client.attempted}
+        stored = {message["id"]: message for message in self.nodes[0].all_messages()}
+        arrivals = self.witness.arrivals()
+        taken = taken_by_text(arrivals)
+        figures.acknowledged, figures.attempted, figures.taken = len(said), len(attempted), len(taken)
+        figures.states = dict(Counter(message["state"] for message in stored.values()))
+        figures.two_hands = self.witness.report()["two_hands"]
+        senders = by_sender(arrivals)
+        figures.exceeded = sum(exceeded(moments, LIMIT) for moments in senders.values())
+        figures.worst = max((worst_count(moments, LIMIT[1]) for moments in senders.values()), default=0)
+        for text, id_ in said.items():
+            if id_ not in stored or (text not in taken and stored[id_]["state"] not in _TOLD):
+                figures.lost.append(text)
+        figures.foreign = sorted(set(taken) - attempted)
+        uncertain = {message["text"] for message in stored.values() if message["state"] == "uncertain"}
+        figures.uncertain = len(uncertain)
+        keys = Counter(
+            message["idempotency_key"] for message in stored.values() if message["idempotency_key"]
+        )
+        figures.doubled_keys = [key for key, count in keys.items() if count > 1]
+        for message in stored.values():
+            if message["state"] == "completed" and message["text"] not in taken:
+                figures.false_endings.append(message["text"])
+        figures.twice = [text for text, found in taken.items() if len(found) > 1 and text not in uncertain]
+        logs = [node.log.read_text("utf-8", "replace") for node in self.nodes]
+        figures.refused_late = sum(log.count("late settlement refused") for log in logs)
+
+
+def node_storm(folder: Path, store: str, faults: int, seed: int, broken: str = "") -> Figures:
+    """Run it; see `Figures.broken`."""
+    begun = time.monotonic()
+    figures = NodeStorm(folder, store, seed, broken=broken).run(faults)
+    print(f"{faults} faults in {time.monotonic() - begun:.0f} s")
+    return figures
