@@ -41,6 +41,8 @@ def _there(need: str) -> bool:
         return platform.system() == "Linux"
     if need == "faketime":
         return faketime_library() is not None
+    if need == "postgresql":
+        return bool(shutil.which("initdb") or list(Path("/usr/lib/postgresql").glob("*/bin/initdb")))
     return shutil.which(need) is not None
 
 

@@ -1,0 +1,43 @@
+"""E02: nodes on one PostgreSQL store are killed and stopped while they send; the others follow."""
+
+from pathlib import Path
+
+from bench.faults.experiment import Experiment, Figure, Scale, no_less, no_more
+from tests.contracts.stores.postgres_server import PrivateServer
+from tests.scenarios.node_storm import LEASE_S, NodeStorm
+
+
+def run(folder: Path, scale: Scale, broken: str) -> list[Figure]:
+    wanted = scale.count(300, 8)
+    server = PrivateServer()
+    try:
+        found = NodeStorm(folder, server.url, scale.seed, broken=broken).run(wanted)
+    finally:
+        server.remove()
+    follows = sorted(found.follows) or [0.0]
+    return [
+        no_less("nodes killed or stopped", found.kills + found.stops, wanted),
+        no_less("of them ended by the others", found.ends, wanted // 3),
+        no_less("taken by the provider (else it stood still)", found.taken, 20 * wanted),
+        no_more(f"lost of {found.acknowledged} acknowledged", len(found.lost), 0),
+        no_more("sent twice and not flagged", len(found.twice), 0),
+        no_more("two calls of one message at once", found.two_hands, 0),
+        no_more("arrivals beyond a limit, by the receiver's times", found.exceeded, 0),
+        no_more("said to be sent, and not", len(found.false_endings) + len(found.foreign), 0),
+        no_more("two messages under one idempotency key", len(found.doubled_keys), 0),
+        no_less("uncertain in all (else no fault met a call)", found.uncertain, 1),
+        no_more("followed after, 99th of 100", round(follows[len(follows) * 99 // 100], 2),
+                LEASE_S + 2, " s", timing=True),
+    ]  # fmt: skip
+
+
+EXPERIMENT = Experiment(
+    id="E02",
+    title="SIGKILL and SIGSTOP of three nodes on one PostgreSQL store while they send",
+    run=run,
+    needs=("postgresql",),
+    breaks={
+        "forget-nodes-windows": "who follows a node begins with empty windows",
+        "deaf,no-lease,no-fence": "a node that was ended and does not hear of it goes on sending and writing",
+    },
+)
