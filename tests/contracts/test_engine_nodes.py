@@ -3,14 +3,15 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from paceline.model.errors import ConflictError, OccupiedError
+from paceline.model.errors import ConflictError, OccupiedError, UnavailableError
+from paceline.model.messages import HandedOver, Mark
 from paceline.model.nodes import EVERY_PARTITION, PARTITIONS, partition_of
 from paceline.stores.postgres import PostgresStore
 from tests.contracts.stores.postgres_server import url_for
@@ -148,6 +149,7 @@ async def test_a_node_that_falls_silent_is_followed_and_its_windows_with_it(tmp_
         part = next(iter(first.core.owned))
         pool = next(f"p{n}" for n in range(10_000) if partition_of(f"default/script/p{n}") == part)
         await first.account("tight", pool=pool, limits=["3/3s"])
+        await until(lambda: "default/tight" in second.core.directory.accounts)
         begun = time.monotonic()
         ids = [await second.send(account="tight") for _ in range(6)]
         await first.script.calls(3)
@@ -183,6 +185,81 @@ async def test_what_a_silent_node_had_under_way_is_settled_by_its_follower_and_i
         for each in ids:
             assert (await first.ended(each))["state"] == "completed"
         assert (await second.ended(id_))["state"] == "uncertain"
+
+
+async def test_a_call_does_not_begin_after_the_lease_even_where_it_was_handed_over_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with group(tmp_path) as nodes:
+        first = await nodes.add()
+        hand_over, store = first.store.hand_over, first.store.nodes
+        assert store is not None
+
+        async def slow(marks: Sequence[Mark], now: int) -> list[HandedOver]:
+            handed = await hand_over(marks, now)
+            silence(first)
+            while store.may_send():
+                await asyncio.sleep(0.01)
+            return handed
+
+        monkeypatch.setattr(first.store, "hand_over", slow)
+        id_ = await first.send(account="a0")
+        await until(lambda: not store.may_send())
+        await asyncio.sleep(0.1)
+        assert first.script.sent == []
+        monkeypatch.undo()
+        second = await nodes.add()
+        view = await second.ended(id_)
+        assert (view["state"], first.script.sent) == ("completed", [])
+
+
+async def test_after_the_database_was_away_for_all_nobody_is_ended_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with group(tmp_path) as nodes:
+        first = await nodes.add()
+        second = await nodes.add()
+        await nodes.shared()
+        ids = [engine.store.nodes.id for engine in nodes.engines if engine.store.nodes]
+        for engine in nodes.engines:
+            assert isinstance(engine.store, PostgresStore)
+            lease = engine.store.nodes._lease
+            assert lease is not None
+            monkeypatch.setattr(lease, "_renew", _away)
+            monkeypatch.setattr(engine.store.nodes, "standing", _away)
+        await until(lambda: not any(e.store.nodes.may_send() for e in nodes.engines if e.store.nodes))
+        await asyncio.sleep(0.2)
+        monkeypatch.undo()
+        await until(lambda: all(e.store.nodes.may_send() for e in nodes.engines if e.store.nodes))
+        await asyncio.sleep(LEASE_S)
+        assert [engine.store.nodes.id for engine in nodes.engines if engine.store.nodes] == ids
+        assert len(first.core.owned) == len(second.core.owned) == PARTITIONS // 2
+
+
+async def _away(*_given: Any) -> Any:
+    await asyncio.sleep(0.05)
+    raise UnavailableError("the database is away")
+
+
+async def test_an_account_does_not_change_its_node_while_several_share_the_work(tmp_path: Path) -> None:
+    async with group(tmp_path) as nodes:
+        first = await nodes.add()
+        await nodes.add()
+        await nodes.shared()
+        (name,) = await accounts(first, 1)
+        with pytest.raises(ConflictError, match="while several nodes share the work"):
+            await first.account(name, pool="other")
+        assert (await first.ended(await first.send(account=name)))["state"] == "completed"
+        await first.service.accounts.delete(ADMIN, name)
+        pools = (f"p{n}" for n in range(1000))
+        far = next(
+            p
+            for p in pools
+            if partition_of(f"default/script/{p}") != partition_of(f"default/script/pool-{name}")
+        )
+        with pytest.raises(ConflictError, match="less than a minute ago"):
+            await first.account(name, pool=far)
+        await first.account(name, pool=f"pool-{name}")
 
 
 async def nodes_settled(*engines: Engine) -> None:

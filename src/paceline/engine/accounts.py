@@ -19,16 +19,18 @@ from paceline.model import checks
 from paceline.model.accounts import DEFAULT_TENANT, AccountSpec
 from paceline.model.errors import ConflictError, InvalidError, NotFoundError, Problem, SchemaError
 from paceline.model.messages import AccountNote
-from paceline.model.nodes import EVERY_PARTITION
+from paceline.model.nodes import EVERY_PARTITION, partition_of, partition_of_flow
 from paceline.model.outcomes import Accepted, AccountStopped
+from paceline.model.states import State
 from paceline.pacing import forecast
 from paceline.pacing.lane import Account
 from paceline.pacing.windows import NEVER
-from paceline.stores.base import Document
+from paceline.stores.base import Document, Filter
 
 log = structlog.get_logger("paceline.accounts")
 
 PROBE_S = 15.0
+LATELY_MS = 60_000
 BUILT_IN_CONCURRENCY = 64
 _CURSOR = re.compile(f"{checks.NAME}/{checks.NAME}", re.ASCII)
 """The name of an account and of its owner: where the next page begins."""
@@ -83,6 +85,8 @@ class Accounts:
         spec = self._reader.read(caller.own, name, body, old)
         if old is not None and old.lane != spec.lane:
             self._must_be_here(old, spec)
+        if old is None:
+            await self._must_be_over(spec)
         await self._keep(spec)
         if old is not None and old.lane != spec.lane:
             if await self._waiting(old):
@@ -102,6 +106,19 @@ class Accounts:
             raise ConflictError(
                 f"'{old.name}' cannot go from pool '{old.pool}' of channel {old.channel} to '{spec.pool}' of "
                 f"{spec.channel} while several nodes share the work: make another account, or stop the others first"
+            )
+
+    async def _must_be_over(self, spec: AccountSpec) -> None:
+        """The same for one that was deleted a moment ago: its node may not have heard of that yet."""
+        core = self._core
+        if core.store.nodes is None or core.owned == EVERY_PARTITION:
+            return
+        recent = await core.store.occupancy(core.clock.now() - LATELY_MS, [(spec.id, 1)])
+        others = [each for each in recent if partition_of_flow(each.flow) != partition_of(spec.lane)]
+        if others or await core.store.count(Filter(account=(spec.id,), state=(State.PROCESSING,))):
+            raise ConflictError(
+                f"an account '{spec.name}' was sending in another pool less than a minute ago: wait a minute, or take "
+                "another name"
             )
 
     async def _brought_in(self, spec: AccountSpec, *, renewed: bool) -> None:
@@ -176,6 +193,8 @@ class Accounts:
         self._core.directory.set_account(spec)
 
     async def _waiting(self, spec: AccountSpec) -> int:
+        if self._core.store.nodes is not None:  # other nodes may have made flows
+            self._core.gates.keys.update(await self._core.store.flow_keys())
         pinned = {number for number, key in self._core.gates.keys.items() if key.account == spec.id}
         live = (1, 2, 3, 4)
         return sum(t.count for t in await self._core.store.tallies() if t.flow in pinned and t.state in live)

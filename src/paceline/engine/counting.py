@@ -70,14 +70,24 @@ class Pauses:
         if key.account == NOBODY:
             return self._pool(key.lane)
         gate = self._core.gates.account(key.account)
-        return gate is not None and gate.paused
+        if gate is None:
+            return key.account in self._core.directory.accounts and self._set(key.account)
+        return gate.paused
+
+    def _set(self, account: str) -> bool:
+        """Whether a person closed an account, of which another node knows the rest."""
+        spec = self._core.directory.accounts[account]
+        return not self._core.owns_lane(spec.lane) and (spec.paused or not spec.enabled)
 
     def _pool(self, lane_key: str) -> bool:
         known = self._lanes.get(lane_key)
         if known is None:
             lane = self._core.agenda.lanes.get(lane_key)
-            accounts = lane.accounts.values() if lane is not None else ()
-            known = self._lanes[lane_key] = bool(accounts) and all(each.paused for each in accounts)
+            paused = [each.paused for each in lane.accounts.values()] if lane is not None else []
+            if not self._core.owns_lane(lane_key):
+                specs = self._core.directory.accounts.values()
+                paused = [self._set(spec.id) for spec in specs if spec.lane == lane_key]
+            known = self._lanes[lane_key] = bool(paused) and all(paused)
         return known
 
 

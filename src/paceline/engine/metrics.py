@@ -170,7 +170,9 @@ class Metrics(Collector):
     def _accounts(self) -> Metric:
         core, now = self._core, self._core.clock.now()
         states: Counter[str] = Counter(dict.fromkeys(("ready", "paused", "unhealthy", "flooded"), 0))
-        for id_ in core.directory.accounts:
+        for id_, spec in core.directory.accounts.items():
+            if not core.owns_lane(spec.lane):
+                continue  # told by the node that sends for it
             gate = core.gates.account(id_)
             if gate is None or gate.paused:
                 states["paused"] += 1

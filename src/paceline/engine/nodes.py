@@ -52,6 +52,7 @@ class Nodes:
         self._unheard: list[Wake] = []  # taken out of the store: not to be lost
         self._rest_until: dict[int, float] = {}
         self._forget_at = 0.0
+        self._trouble_at: float | None = None
         self.standing: Standing | None = None
 
     # -- life
@@ -97,6 +98,7 @@ class Nodes:
             except EndedError as error:
                 await self._come_back(error)
             except PacelineError as error:
+                self._trouble_at = asyncio.get_running_loop().time()
                 log.warning("could not look at the other nodes", reason=str(error))
             except Exception:
                 log.exception("looking at the other nodes failed")
@@ -108,7 +110,7 @@ class Nodes:
         if standing.ended:
             raise EndedError("another node ended this one")
         for node in standing.nodes:
-            if node.lapsed and node.id != self._store.id and await self._store.end(node):
+            if node.id != self._store.id and self._may_end(node) and await self._store.end(node):
                 self._rung.set()  # what it owned is free now
         self.standing = standing
         if standing.revision > self._revision:
@@ -122,6 +124,13 @@ class Nodes:
             await hear(self._core, self._unheard[0])
             self._unheard.pop(0)
         await self._forget()
+
+    def _may_end(self, node: Node) -> bool:
+        """Whether it has lapsed, and not because the store was away for all: then they have time to renew."""
+        if node.gone or not node.late or self._trouble_at is None:
+            return node.lapsed
+        lease_s = (node.lease_ends_at - node.heartbeat_at) / 1000
+        return asyncio.get_running_loop().time() - self._trouble_at > lease_s
 
     async def _follow(self, standing: Standing) -> None:
         """Take what is ours by now, and offer what is too much."""

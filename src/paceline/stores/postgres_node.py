@@ -94,8 +94,8 @@ class Membership:
     async def leave(self, session: Session) -> None:
         """Give everything back and be gone."""
         async with session.connection.transaction():
+            await session.run("end_node", self.id)  # in the order in which others end a node
             await session.run("end_fence", self.id)
-            await session.run("end_node", self.id)
             await session.rows("free", self.id)
 
     def lost(self) -> EndedError:
