@@ -99,6 +99,70 @@ async def test_a_second_node_gets_half_and_both_send_what_is_theirs(tmp_path: Pa
             assert {partition_of(lane) for lane in lanes} <= engine.core.owned
 
 
+async def test_a_node_gives_away_what_is_not_busy(tmp_path: Path) -> None:
+    async with group(tmp_path) as nodes:
+        first = await nodes.add()
+        names = await accounts(first, 24)
+        first.script.free.clear()
+        ids = [await first.send(account=name) for name in names for _ in range(2)]
+        await first.script.calls(len(names))
+        second = await nodes.add()
+        await nodes.shared()
+        assert not {partition_of(f"default/script/pool-{name}") for name in names} & second.core.owned
+        first.script.free.set()
+        for id_ in ids:
+            assert (await first.ended(id_))["state"] == "completed"
+
+
+async def test_a_partition_with_a_call_under_way_waits_for_it_and_is_given_then(tmp_path: Path) -> None:
+    async with group(tmp_path) as nodes:
+        first = await nodes.add()
+        (name,) = await accounts(first, 1)
+        second = await nodes.add()
+        await nodes.shared()
+        part = partition_of(f"default/script/pool-{name}")
+        await until(lambda: f"default/{name}" in second.core.directory.accounts)
+        owner, other = (first, second) if part in first.core.owned else (second, first)
+        assert owner.service.nodes is not None
+        assert other.store.nodes is not None
+        owner.script.free.clear()
+        ids = [await owner.send(account=name) for _ in range(3)]
+        await owner.script.calls(1)
+        giving = asyncio.ensure_future(owner.service.nodes._give(frozenset({part}), other.store.nodes.id))
+        await asyncio.sleep(0.5)
+        assert not giving.done()
+        assert len(owner.script.sent) == 1
+        owner.script.free.set()
+        await giving
+        for id_ in ids:
+            assert (await first.ended(id_))["state"] == "completed"
+        assert [id_ for id_, _ in owner.script.sent + other.script.sent] == ids
+        assert len(owner.script.sent) == 1
+
+
+async def test_partitions_whose_calls_take_too_long_stay_and_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("paceline.engine.nodes.PATIENCE_S", 0.3)
+    async with group(tmp_path) as nodes:
+        first = await nodes.add()
+        (name,) = await accounts(first, 1, concurrency=2)
+        first.script.free.clear()
+        long = await first.send(account=name)
+        await first.script.calls(1)
+        part = partition_of(f"default/script/pool-{name}")
+        assert first.service.nodes is not None
+        giving = asyncio.ensure_future(first.service.nodes._give(frozenset({part}), "nobody"))
+        await until(lambda: part not in first.core.owned)
+        missed = await first.send(account=name)
+        await giving
+        await first.script.calls(2)
+        assert part in first.core.owned
+        first.script.free.set()
+        for id_ in (long, missed):
+            assert (await first.ended(id_))["state"] == "completed"
+
+
 async def test_what_comes_in_elsewhere_goes_at_once(tmp_path: Path) -> None:
     async with group(tmp_path) as nodes:
         first = await nodes.add()
@@ -141,21 +205,31 @@ async def test_a_node_that_leaves_is_followed_at_once(tmp_path: Path) -> None:
         await until(lambda: second.core.owned == EVERY_PARTITION, 2)
 
 
-async def test_a_node_that_falls_silent_is_followed_and_its_windows_with_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("behind_ms", [0, 1500])
+async def test_a_node_that_falls_silent_is_followed_and_its_windows_with_it(
+    tmp_path: Path, behind_ms: int
+) -> None:
+    """Also where its clock, by which its journal lines are, was behind the database's."""
     async with group(tmp_path) as nodes:
         first = await nodes.add()
         second = await nodes.add()
         await nodes.shared()
         part = next(iter(first.core.owned))
         pool = next(f"p{n}" for n in range(10_000) if partition_of(f"default/script/p{n}") == part)
-        await first.account("tight", pool=pool, limits=["3/3s"])
+        await first.account("tight", pool=pool, limits=["3/4s"])
         await until(lambda: "default/tight" in second.core.directory.accounts)
+        first.clock.follow(-behind_ms)
+        store = second.store.nodes
+        assert store is not None
+        await until(
+            lambda: any(one["clock_off_ms"] >= behind_ms for one in second.service.list_nodes()["items"])
+        )
         begun = time.monotonic()
         ids = [await second.send(account="tight") for _ in range(6)]
         await first.script.calls(3)
         silence(first)
         await second.script.calls(1)
-        assert time.monotonic() - begun >= 3.0, "the windows of the one before were forgotten"
+        assert time.monotonic() - begun >= 4.0, "the windows of the one before were forgotten"
         for id_ in ids:
             assert (await second.ended(id_))["state"] == "completed"
         assert len(first.script.sent) + len(second.script.sent) == 6

@@ -5,21 +5,21 @@ mends, one thing after the other; so whatever fails is tried again at the next l
 """
 
 import asyncio
-import os
-import socket
-from collections.abc import Awaitable, Callable, Collection
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
 import structlog
 
 from paceline.engine.core import Core
+from paceline.engine.node_views import list_nodes
 from paceline.engine.recovery import restore_lanes, settle_open
 from paceline.engine.word import hear
-from paceline.model.checks import print_time
 from paceline.model.errors import EndedError, OccupiedError, PacelineError, SchemaError
 from paceline.model.ids import IdMaker
 from paceline.model.nodes import PARTITIONS, Node, Standing, Wake, partition_of, partition_of_flow
+from paceline.pacing.lane import Release
 from paceline.pacing.shares import share_of
 from paceline.stores.base import Document
 from paceline.stores.nodes import Changed, NodeStore
@@ -243,15 +243,20 @@ class Nodes:
 
     # -- giving away
 
-    def _offer(self, offers: Collection[tuple[int, str]]) -> None:
-        """Give the first of them away, to one node at a time."""
-        now = asyncio.get_running_loop().time()
-        ready = [(n, to) for n, to in offers if self._rest_until.get(n, 0.0) <= now and n in self._core.owned]
-        if not ready:
-            return
-        to = ready[0][1]
-        partitions = frozenset([number for number, whose in ready if whose == to][:TOGETHER])
-        self._giving = asyncio.get_running_loop().create_task(self._give(partitions, to))
+    def _offer(self, offers: Sequence[tuple[int, str]]) -> None:
+        """Give some of them away, to one node at a time: instead of those in the plan those that are least busy."""
+        now, calls = (
+            asyncio.get_running_loop().time(),
+            Counter(map(_partition, self._core.agenda.out.values())),
+        )
+        to = offers[0][1]
+        most = min(TOGETHER, sum(whose == to for _, whose in offers))
+        ready = [number for number in self._core.owned if self._rest_until.get(number, 0.0) <= now]
+        ready.sort(key=lambda number: (calls[number], number))
+        quiet = [number for number in ready[:most] if not calls[number]]
+        if ready:  # one that is busy goes alone: the others would wait for its calls
+            partitions = frozenset(quiet or ready[:1])
+            self._giving = asyncio.get_running_loop().create_task(self._give(partitions, to))
 
     async def _give(self, partitions: frozenset[int], to: str) -> None:
         """Release nothing more there, let the calls end and be settled, then hand it over.
@@ -285,7 +290,7 @@ class Nodes:
             for key, lane in core.agenda.lanes.items():
                 if partition_of(key) in partitions:
                     lane.closed = True
-            if not any(partition_of(each.lane.key) in partitions for each in core.agenda.out.values()):
+            if not any(_partition(each) in partitions for each in core.agenda.out.values()):
                 with suppress(TimeoutError):
                     async with asyncio.timeout(max(0.0, end - loop.time())):
                         await core.dispatcher.written()
@@ -352,11 +357,7 @@ class Nodes:
 
     def list(self) -> dict[str, Any]:
         """The nodes as they were at the last look, at most half a second ago."""
-        standing = self.standing
-        if standing is None:
-            return _page([], 0)
-        items = [_view(node, standing, self._store.id, self._core) for node in standing.nodes]
-        return _page(items, sum(owner is None for owner in standing.owners))
+        return list_nodes(self._core, self.standing, self._store.id)
 
     async def _forget(self) -> None:
         now = asyncio.get_running_loop().time()
@@ -365,31 +366,10 @@ class Nodes:
             await self._store.forget(self._core.clock.now() - FORGET_MS)
 
 
-def list_alone(core: Core) -> dict[str, Any]:
-    """The same for a process that has its store to itself."""
-    alone = {
-        "id": "alone", "name": socket.gethostname(), "process": os.getpid(), "role": "all", "this": True, "state": "alive",
-        "started_at": None, "heartbeat_at": None, "lease_ends_at": None, "clock_off_ms": 0, "partitions": PARTITIONS,
-        "lanes": len(core.directory.lanes),
-    }  # fmt: skip
-    return _page([alone], 0)
-
-
-def _page(items: list[dict[str, Any]], free: int) -> dict[str, Any]:
-    return {"items": items, "next": None, "partitions": PARTITIONS, "free": free}
-
-
-def _view(node: Node, standing: Standing, me: str, core: Core) -> dict[str, Any]:
-    owned = frozenset(n for n, owner in enumerate(standing.owners) if owner == node.id)
-    return {
-        "id": node.id, "name": node.name, "process": node.process, "role": node.role, "this": node.id == me,
-        "state": "silent" if node.lapsed else "alive", "started_at": print_time(node.started_at),
-        "heartbeat_at": print_time(node.heartbeat_at), "lease_ends_at": print_time(node.lease_ends_at),
-        "clock_off_ms": node.off, "partitions": len(owned),
-        "lanes": sum(partition_of(lane) in owned for lane in core.directory.lanes),
-    }  # fmt: skip
-
-
 def _log_failure(task: "asyncio.Task[None]") -> None:
     if not task.cancelled() and task.exception() is not None:
         log.warning("could not read on; the next word or restart does", reason=str(task.exception()))
+
+
+def _partition(release: Release) -> int:
+    return partition_of(release.lane.key)

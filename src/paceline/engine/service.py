@@ -23,7 +23,8 @@ from paceline.engine.limits import Limits
 from paceline.engine.messages import Messages
 from paceline.engine.moves import clock_moves
 from paceline.engine.news import News
-from paceline.engine.nodes import Nodes, list_alone
+from paceline.engine.node_views import list_alone
+from paceline.engine.nodes import Nodes
 from paceline.engine.queues import Queues
 from paceline.engine.recovery import Recovered, restore_gates, restore_notes, settle_open, shift_retries
 from paceline.engine.relay import Relays
