@@ -25,6 +25,7 @@ def run(folder: Path, scale: Scale, broken: str) -> list[Figure]:
         no_more("arrivals beyond a limit, by the receiver's times", found.exceeded, 0),
         no_more("said to be sent, and not", len(found.false_endings) + len(found.foreign), 0),
         no_more("two messages under one idempotency key", len(found.doubled_keys), 0),
+        no_more("broken as the audit of the store says", len(found.audit), 0),
         no_less("uncertain in all (else no fault met a call)", found.uncertain, 1),
         no_more("followed after, 99th of 100", round(follows[len(follows) * 99 // 100], 2),
                 LEASE_S + 2, " s", timing=True),

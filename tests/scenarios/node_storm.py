@@ -5,10 +5,13 @@ write down every text before they send it and every id after they were told 'yes
 idempotency key and are sent again, to another node, until somebody says 'yes'.
 """
 
+import json
 import random
 import shutil
 import signal
 import statistics
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -19,7 +22,15 @@ from pathlib import Path
 from typing import Any
 
 from tests.scenarios.ledger import Limit, by_sender, exceeded, taken_by_text, worst_count
-from tests.scenarios.server import NotAnsweredError, Server, Witness, drained, text_body, until
+from tests.scenarios.server import (
+    NotAnsweredError,
+    Server,
+    Witness,
+    clean_environment,
+    drained,
+    text_body,
+    until,
+)
 
 ACCOUNTS = 12
 LIMIT: Limit = (5, 2.0)
@@ -52,6 +63,7 @@ class Figures:
     follows: list[float] = field(default_factory=list)
     slow_follows: int = 0
     refused_late: int = 0
+    audit: list[str] = field(default_factory=list)
 
     @property
     def broken(self) -> list[str]:
@@ -63,6 +75,7 @@ class Figures:
             "said to be sent, not in the ledger": self.false_endings,
             "arrivals beyond the limit": ["arrival"] * self.exceeded,
             "two calls of one message at once": ["call"] * self.two_hands,
+            "broken as the audit of the store says": self.audit,
             f"follows later than the lease and 2 s ({LEASE_S + 2:g} s)": ["follow"] * self.slow_follows,
         }
         return [f"{name}: {len(found)}, such as {found[:3]}" for name, found in promises.items() if found]
@@ -301,6 +314,17 @@ class NodeStorm:
         figures.twice = [text for text, found in taken.items() if len(found) > 1 and text not in uncertain]
         logs = [node.log.read_text("utf-8", "replace") for node in self.nodes]
         figures.refused_late = sum(log.count("late settlement refused") for log in logs)
+        figures.audit = self._audit()
+
+    def _audit(self) -> list[str]:
+        """What the store's own journal and counts say."""
+        command = [sys.executable, "-m", "paceline.cli.main", "audit", "--json"]
+        environment = clean_environment() | {"PACELINE_STORE": self.store}
+        told = subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=False, timeout=120
+        )
+        checks = json.loads(told.stdout)["checks"]
+        return [f"{check['name']}: {check['broken']}" for check in checks if check["broken"]]
 
 
 def node_storm(folder: Path, store: str, victims: int, seed: int, broken: str = "") -> Figures:
