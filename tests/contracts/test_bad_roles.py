@@ -15,7 +15,7 @@ from tests.contracts.test_api_support import Reply
 Row = tuple[str, str, str, dict[str, Any]]
 THEIRS = "zebra"
 """The other tenant: whatever is its own has this word in it."""
-EVERYBODYS = {"/doctor", "/scheduler/start", "/scheduler/stop", "/queues/{name}", "/queues/{name}/pause",
+EVERYBODYS = {"/doctor", "/nodes", "/scheduler/start", "/scheduler/stop", "/queues/{name}", "/queues/{name}/pause",
               "/queues/{name}/resume", "/backups", "/hold/release"}  # fmt: skip
 """About the whole installation: a tenant's key may not, whatever its role."""
 STREAM = "/events"

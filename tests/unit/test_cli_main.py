@@ -26,6 +26,7 @@ COMMANDS = [
     "accounts",
     "limits",
     "queues",
+    "nodes",
     "keys",
     "test-queue",
     "export",
@@ -157,6 +158,7 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
         "release",
         "backup",
         "doctor",
+        "nodes",
     ],
 )
 def test_every_command_that_asks_a_server_has_json(command: str, capsys: pytest.CaptureFixture[str]) -> None:

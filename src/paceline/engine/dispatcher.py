@@ -126,6 +126,7 @@ class Dispatcher:
         self._life += 1
         _told_late([each.message.id for each in self._ended])
         self._ended.clear()
+        self._wrote.set()  # who waits for their lines waits for nothing
         for id_ in list(self.agenda.out):
             self.agenda.withdrawn(id_)
         self.pending.clear()

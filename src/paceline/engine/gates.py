@@ -7,7 +7,7 @@ from paceline.clock import Clock
 from paceline.engine.directory import Directory
 from paceline.engine.moves import Moves
 from paceline.model.accounts import AccountSpec, QueueSpec
-from paceline.model.errors import PacelineError, UnavailableError
+from paceline.model.errors import EndedError, PacelineError, UnavailableError
 from paceline.model.messages import AccountNote, FlowKey
 from paceline.pacing.agenda import Agenda
 from paceline.pacing.gates import PAUSED, SharedGate
@@ -68,6 +68,8 @@ class Gates:
                 if known is None:  # it may have been here before, in another pool too, and been told to wait
                     await self.restore_waits([spec])
                 await self.restore([spec])
+            except EndedError:
+                raise  # its lane is another node's now
             except UnavailableError:
                 # Held it waits for the store, as every hand-over has to; a gate without its history lets too much out.
                 await asyncio.sleep(AWAY_S)
@@ -195,6 +197,8 @@ class Gates:
                     await self.written()
                     await self.restore_rules([rule], changed)
                     break
+                except EndedError:
+                    raise
                 except UnavailableError:
                     await asyncio.sleep(AWAY_S)
         except PacelineError:

@@ -67,10 +67,11 @@ class Keys:
 
     async def load(self) -> None:
         """Read the keys from the store, also again after another node changed them."""
-        self._by_hash.clear()
+        found: dict[str, Caller] = {}
         for document in await self._store.documents("key"):
             row = msgspec.json.decode(document.body)
-            self._by_hash[row["hash"]] = Caller(row["tenant"], row["role"], document.name)
+            found[row["hash"]] = Caller(row["tenant"], row["role"], document.name)
+        self._by_hash = found
         self.changes += 1
 
     def who(self, secret: str) -> Caller | None:

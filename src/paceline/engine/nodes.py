@@ -34,6 +34,7 @@ TOGETHER: Final = 8
 FORGET_MS: Final = 40 * 86_400_000
 """Nodes that ended longer ago than any limit looks back are forgotten."""
 CALLS_S: Final = 2.0
+MARGIN_MS: Final = 60_000
 
 log = structlog.get_logger("paceline.nodes")
 
@@ -68,7 +69,6 @@ class Nodes:
         core.ids = IdMaker(store.slot)
         self.standing = standing = await store.standing()
         self._revision = standing.revision
-        core.gates.apart = await store.apart()
         core.owned = store.owned
         return store.owned
 
@@ -155,6 +155,14 @@ class Nodes:
         if share.offers and not share.take and not shared and self._giving is None:
             self._offer(share.offers)
 
+    async def compare_clocks(self) -> None:
+        """How far off the times may be that others wrote, as far back as a limit or a wait can reach."""
+        core = self._core
+        spans = [limit.span_ms for spec in core.directory.accounts.values() for limit in spec.limits]
+        spans += [rule.limit.span_ms for rule in core.directory.rules.values()]
+        reach = max(MARGIN_MS, core.attempts.longest_wait_ms, *spans) + MARGIN_MS
+        core.gates.apart = await self._store.apart(reach)
+
     async def check_key(self) -> None:
         """Whether this node can read the secrets of accounts: with another key it would hold up what it takes over.
 
@@ -212,9 +220,9 @@ class Nodes:
     async def _gain(self, partitions: frozenset[int]) -> None:
         """Decide about these partitions from now on: settle what was open, rebuild what limits need, then send."""
         core = self._core
-        core.gates.apart = await self._store.apart()
         core.owned |= partitions
         try:
+            await self.compare_clocks()
             found = await settle_open(
                 core.store, core.directory, core.clock, core.dispatcher.follow_up, partitions
             )

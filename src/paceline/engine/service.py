@@ -175,6 +175,7 @@ class Service:
             await shift_retries(core.store, core.gates.moves.latest, core.clock.now())
         else:
             await self.nodes.check_key()
+            await self.nodes.compare_clocks()
             self.nodes.check()
         found = await settle_open(
             core.store, core.directory, core.clock, core.dispatcher.follow_up, core.owned

@@ -81,8 +81,8 @@ class NodeStore(Protocol):
     async def keys_of(self, flows: Sequence[int]) -> dict[int, FlowKey]:
         """These flows, by number."""
 
-    async def apart(self) -> int:
-        """By how many milliseconds the times that other nodes wrote may be off, seen from this one."""
+    async def apart(self, since_ms: int) -> int:
+        """By how many milliseconds times that other nodes wrote may be off, of those that were there `since_ms` ago."""
 
     async def forget(self, before: int) -> int:
         """Forget nodes that ended before this moment; answers how many."""

@@ -230,9 +230,9 @@ class PostgresNodes:
         rows = await self._store.rows("keys_of", list(flows))
         return {number: FlowKey(*key) for number, *key in rows}
 
-    async def apart(self) -> int:
+    async def apart(self, since_ms: int) -> int:
         """See `NodeStore.apart`."""
-        apart: int | None = await self._ask(lambda session: session.value("apart", self._joined.id))
+        apart: int | None = await self._ask(lambda session: session.value("apart", self._joined.id, since_ms))
         return apart or 0
 
     async def forget(self, before: int) -> int:

@@ -104,12 +104,16 @@ RETURNING partition.number;
 SELECT name || ' (process ' || process || ')' FROM node WHERE id <> $1 AND role <> 'api' AND ended_at IS NULL ORDER BY id;
 
 -- name: apart
--- By how many milliseconds a time that another node wrote may be off, seen from the node $1: the most that a clock was apart
--- from the database's, and how far the database's own clock was moved since then, where a node on the same boot of the same
--- machine tells. A millisecond for rounding is in it.
-SELECT coalesce(max(other.off + CASE WHEN other.boot <> '' AND other.boot = me.boot
-                                     THEN abs(other.boot_offset - me.boot_offset) ELSE 0 END), 0) + me.off + 1
-FROM node AS me LEFT JOIN node AS other ON other.id <> me.id
+-- By how many milliseconds a time that another node wrote in the last $2 ms may be off, seen from the node $1: the most that
+-- a clock was apart from the database's, and how far the database's own clock was moved since then, where a node on the same
+-- boot of the same machine tells. A millisecond for rounding is in it.
+SELECT coalesce(max(other.off + abs(other.moved)), 0) + me.off + 1
+FROM node AS me
+LEFT JOIN LATERAL (
+  SELECT node.off, CASE WHEN node.boot <> '' AND node.boot = me.boot THEN me.boot_offset - node.boot_offset ELSE 0 END AS moved,
+         node.heartbeat_at
+  FROM node WHERE node.id <> me.id
+) AS other ON other.heartbeat_at + other.moved > me.heartbeat_at - $2::bigint - abs(other.moved)
 WHERE me.id = $1 GROUP BY me.off;
 
 -- name: forget_nodes
