@@ -42,7 +42,9 @@ def up(
     from paceline.config import load
 
     arguments: dict[str, Any] = _pairs(setting or [])
-    arguments.update({"host": host, "port": port, "data": data, "store": store, "outbox": outbox, "role": role})
+    arguments.update(
+        {"host": host, "port": port, "data": data, "store": store, "outbox": outbox, "role": role}
+    )
     settings = load(arguments, os.environ, config)
     _check_folder(settings.data, settings.origin("data"))
     _check_port(settings.host, settings.port, settings.origin("port"))

@@ -33,6 +33,7 @@ from paceline.engine.template_verbs import Templates
 from paceline.engine.threads import ThreadPool
 from paceline.engine.watch import Watch
 from paceline.model.errors import PacelineError, UnavailableError
+from paceline.model.nodes import EVERY_PARTITION
 from paceline.stores.base import Store
 
 LOOK_AGAIN_S = 1.0
@@ -237,6 +238,7 @@ class Service:
         try:
             await documents.load(core)
             await self.accounts.load()
+            core.owned = EVERY_PARTITION
             core.gates.shut_all(core.directory.accounts.values())
             await restore_notes(core.gates, list(core.directory.accounts.values()))
             core.gates.keys.update(await core.store.flow_keys())

@@ -81,7 +81,7 @@ class PostgresStore:
     """A `Store` in one schema of a PostgreSQL database. `open` binds it to the running event loop."""
 
     def __init__(self, url: str, role: str = "all", lease_s: float = LEASE_S) -> None:
-        """Name the database; a node of the role "api" sends nothing. Others may follow `lease_s` after it fell silent.
+        """Name the database; a node of the role "api" sends nothing, one that is "alone" shares with nobody. Others may follow `lease_s` after it fell silent.
 
         Raises:
             InvalidError: the URL is none of a PostgreSQL database.

@@ -31,7 +31,7 @@ class Membership:
     """This process as a node of a schema, from `join` until it leaves or is ended."""
 
     def __init__(self, address: Address, role: str = "all", lease_s: float = LEASE_S) -> None:
-        """Not joined yet. `role` "api" never owns a partition."""
+        """Not joined yet. `role` "api" never owns a partition, "alone" shares with nobody."""
         self.id = secrets.token_hex(8)
         self.role = role
         self.lease_ms = round(lease_s * 1000)
@@ -57,11 +57,18 @@ class Membership:
         """Become a node; the lock of the schema is held. Alone, it takes every partition at once.
 
         Raises:
-            OccupiedError: there are as many nodes as there can be.
+            OccupiedError: there are as many nodes as there can be, or one that has to be alone.
         """
         for node in await living(session):
             if node.lapsed:
                 await end(session, node)
+        there = await living(session)
+        for node in there:
+            if "alone" in {self.role, node.role}:
+                raise OccupiedError(
+                    f"{self._address.name} is in use by process {node.process} on {node.name}; stop that one, or give "
+                    "this one another schema (?schema=NAME)"
+                )
         async with session.connection.transaction():
             await session.run("lock_members", self._address.schema)
             slot = await session.value(

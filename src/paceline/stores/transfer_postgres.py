@@ -26,12 +26,12 @@ _SETTINGS: Final = {"idle_in_transaction_session_timeout": "0", "statement_timeo
 _PLACE = ("id", "flow", "state", "number", "attempts", "due_at", "turn", "expires_at", "sender", "started_at",
           "finished_at")  # fmt: skip
 _COLUMNS: Final = {
-    "document": ("kind", "tenant", "name", "body", "updated_at"),
+    "document": ("kind", "tenant", "name", "body", "updated_at", "revision"),
     "flow": ("number", "lane", "tenant", "campaign", "queue", "priority", "account"),
     "account_note": ("account", "recipient", "group", "flood_until", "stopped"),
     "idempotency": ("tenant", "key", "message", "fingerprint"),
-    "tally": ("flow", "sender", "state", "count"),
-    "daily": ("day", "tenant", "queue", "channel", "account", "completed", "failed", "retries", "send_ms"),
+    "tally": ("flow", "sender", "state", "count", "slot"),
+    "daily": ("day", "tenant", "queue", "channel", "account", "completed", "failed", "retries", "send_ms", "slot"),
     "attempt": ("message", "number", "flow", "account", "recipient", "group", "handed_over", "started", "finished",
                 "outcome", "code", "text", "reference"),
     "message": ("id", "created_at", "tenant", "queue", "channel", "account", "pool", "recipient", "priority",
@@ -43,6 +43,8 @@ _COLUMNS: Final = {
     "under_way": (*_PLACE[:2], *_PLACE[3:10]),
     "ended": _PLACE,
 }  # fmt: skip
+_OF_A_NODE: Final = frozenset({"document", "tally", "daily"})
+"""Here each row is of a node's slot, or of a change that nodes hear of: all are the first one's, and news to nobody."""
 _UNDER_WAY: Final = int(State.PROCESSING)
 _WAITING: Final = frozenset({int(State.SCHEDULED), int(State.PENDING), int(State.RETRYING)})
 
@@ -57,7 +59,7 @@ class PostgresMoving:
             InvalidError: the URL is none of a PostgreSQL database.
         """
         self._address = parse_address(url)
-        self._store = PostgresStore(url)
+        self._store = PostgresStore(url, "alone")
         self._session: Session | None = None
 
     @property
@@ -144,6 +146,8 @@ class PostgresMoving:
 
     async def write(self, table: str, rows: Sequence[Row]) -> None:
         """See `Moving.write`."""
+        if table in _OF_A_NODE:
+            rows = [(*row, 0) for row in rows]
         if table != "entry":
             await self._copy(table, rows)
             return

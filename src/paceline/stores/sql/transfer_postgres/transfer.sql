@@ -54,7 +54,7 @@ SELECT (SELECT count(*) FROM document WHERE kind <> 'installation'), (SELECT cou
 
 -- name: empty
 -- Throws an unfinished copy away, all but what the store knows of itself.
-TRUNCATE message, waiting, under_way, ended, attempt, flow, tally, daily, account_note, idempotency;
+TRUNCATE message, waiting, under_way, ended, attempt, flow, tally, daily, account_note, idempotency, removal, wake;
 
 -- name: empty_documents
 -- The same for its configuration.
@@ -62,7 +62,7 @@ DELETE FROM document WHERE kind <> 'installation';
 
 -- name: keep_greatest_id
 -- The greatest id ever stored in the store that is copied.
-UPDATE owner SET greatest_id = greatest(greatest_id, $1);
+UPDATE fence SET greatest_id = greatest(greatest_id, $1);
 
 -- name: is_empty
 -- Whether nothing was ever kept here.
