@@ -43,7 +43,7 @@ def _state(folder: Path) -> list[Any]:
         url, schema = base(folder)
         connection = await asyncpg.connect(url, server_settings={"search_path": schema})
         try:
-            rows = await connection.fetch("SELECT * FROM owner") + await connection.fetch(
+            rows = await connection.fetch("SELECT * FROM node ORDER BY id") + await connection.fetch(
                 "SELECT * FROM document ORDER BY kind, tenant, name"
             )
             return [tuple(row) for row in rows]
