@@ -75,6 +75,7 @@ def test_who_is_told_twice_waits_for_no_call(tmp_path: Path) -> None:
         assert witness.report()["twice"] == 0
 
 
+@pytest.mark.only_sqlite  # on PostgreSQL it is another node
 def test_a_second_process_on_the_same_data_is_refused_and_told_by_whom(tmp_path: Path) -> None:
     (tmp_path / "second").mkdir()
     with Server(tmp_path) as first, Server(tmp_path / "second", first.data) as second:
