@@ -1,7 +1,9 @@
 """Checkpoints beside commits, and a disk that fails to flush one (rule 1)."""
 
+import asyncio
 import shutil
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 
 from paceline.stores import sqlite_checkpoint, sqlite_writer
 from paceline.stores.sqlite import SqliteStore
+from paceline.stores.sqlite_schema import Session
 from tests.contracts.stores.making import FLOW, NOW, message
 
 
@@ -60,6 +63,11 @@ def checkpointer(store: SqliteStore) -> Any:
     return store._writer_or_none._checkpointer
 
 
+def wal_pages(store: SqliteStore) -> int:
+    """The pages that the log has by now, those that were written over counted once."""
+    return store.path.with_name(store.path.name + "-wal").stat().st_size // 4120
+
+
 def kept(path: Path) -> set[int]:
     """The messages that the file and its log hold, read as after a power cut: from a copy."""
     copy = path.with_name("copy.db")
@@ -81,6 +89,34 @@ async def test_every_checkpoint_is_flushed_and_the_log_stays_short(tmp_path: Pat
     assert facts["wal_bytes"] < 200 * 4096
     await store.close()
     assert not (tmp_path / "a.db-wal").exists()
+
+
+async def test_searches_without_a_pause_do_not_keep_the_log_from_beginning_anew(
+    tmp_path: Path, flushes: Flushes
+) -> None:
+    store = await opened(tmp_path / "a.db")
+    assert store._slow is not None
+    over, slow = False, store._slow
+
+    def look(session: Session) -> None:
+        session.connection.execute("SELECT count(*) FROM message").fetchall()
+        time.sleep(0.05)
+
+    async def search(after: float) -> None:
+        await asyncio.sleep(after)
+        while not over:
+            await slow.read(look)
+
+    searches = [asyncio.create_task(search(after)) for after in (0, 0.025)]  # each reads while the other ends
+    lengths = []
+    for _ in range(30):
+        await write(store, 20)
+        lengths.append(wal_pages(store))
+        await asyncio.sleep(0.02)
+    over = True
+    await asyncio.gather(*searches)
+    await store.close()
+    assert max(lengths) < 1000, lengths
 
 
 async def test_the_log_does_not_begin_anew_before_its_checkpoint_is_flushed(

@@ -51,6 +51,7 @@ from paceline.stores.calls import Add, HandOver, Kind, Moment, Revise, Settle
 from paceline.stores.sqlite_copy import Mark as CopyMark
 from paceline.stores.sqlite_copy import copy_database, stand_back
 from paceline.stores.sqlite_files import SqliteFiles
+from paceline.stores.sqlite_gap import Gap
 from paceline.stores.sqlite_reader import Readers
 from paceline.stores.sqlite_schema import Ownership, Session, open_writer
 from paceline.stores.sqlite_writer import Writer
@@ -79,11 +80,12 @@ class SqliteStore:
         self._writer_or_none: Writer | None = None
         self._quick: Readers | None = None
         self._slow: Readers | None = None
+        self._gap = Gap()
 
     async def open(self, now: int) -> None:
         """Take the file, bring its schema up to date and start the threads."""
         session, ownership = await asyncio.to_thread(self._open, now)
-        self._writer_or_none = Writer(session, self.path, asyncio.get_running_loop(), ownership)
+        self._writer_or_none = Writer(session, self.path, asyncio.get_running_loop(), ownership, self._gap)
 
     async def close(self) -> None:
         """Finish what was asked for and let the file go; a copy under way is given up."""
@@ -328,7 +330,7 @@ class SqliteStore:
             ownership.release()
             raise
         self._quick = Readers(self.path, 1, "paceline-read", None)
-        self._slow = Readers(self.path, 2, "paceline-search", _SEARCH_SECONDS)
+        self._slow = Readers(self.path, 2, "paceline-search", _SEARCH_SECONDS, self._gap)
         return session, ownership
 
     @property

@@ -2,6 +2,7 @@
 
 import asyncio
 import queue
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,18 +12,23 @@ import apsw
 
 from paceline.model.errors import UnavailableError
 from paceline.stores.calls import TooSlowError
+from paceline.stores.sqlite_gap import Gap
 from paceline.stores.sqlite_schema import Session, open_reader, translate
 
 T = TypeVar("T")
 
 _STEPS_BETWEEN_LOOKS = 20_000
+_LOOK_S = 0.005
 
 
 class Readers:
     """A few reading threads of one class: what the lanes need has its own, apart from people's searches."""
 
-    def __init__(self, path: Path, size: int, name: str, seconds: float | None) -> None:
-        """Open `size` connections; a read that takes longer than `seconds` is stopped."""
+    def __init__(
+        self, path: Path, size: int, name: str, seconds: float | None, gap: Gap | None = None
+    ) -> None:
+        """Open `size` connections; a read that takes longer than `seconds` is stopped, and none begins in the `gap`."""
+        self._gap = gap
         self._seconds = seconds
         self._free: queue.SimpleQueue[Session] = queue.SimpleQueue()
         self._sessions = [open_reader(path) for _ in range(size)]
@@ -51,6 +57,8 @@ class Readers:
             session.connection.close()
 
     def _read(self, act: Callable[[Session], T], clock: Callable[[], float]) -> T:
+        while self._gap is not None and self._gap.left(clock()):
+            time.sleep(_LOOK_S)
         session = self._free.get()
         try:
             if self._seconds is not None:

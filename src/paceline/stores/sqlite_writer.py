@@ -14,6 +14,7 @@ from paceline.model.errors import UnavailableError
 from paceline.stores import sqlite_writes as writes
 from paceline.stores.calls import Call, Kind, by_kind, resolve
 from paceline.stores.sqlite_checkpoint import PAGES, RESTART_PAGES, Checkpointer
+from paceline.stores.sqlite_gap import Gap
 from paceline.stores.sqlite_schema import Ownership, Session, translate
 
 _MOST_ROWS = 5_000
@@ -23,6 +24,8 @@ _WORTH_A_COMMIT = 16
 """Rows for which an idle writer starts at once instead of waiting for more of the same step of the loop."""
 
 _IDLE_CHECKPOINT_PAGES = 1_000
+_AGAIN_S = 0.1
+"""Seconds until a log that a read kept from beginning anew is tried again."""
 
 
 _ANSWERS = "SELECT text FROM answer ORDER BY place"
@@ -64,9 +67,14 @@ class Writer:
     """Takes calls from one event loop, commits them in its own thread, answers them in the loop."""
 
     def __init__(
-        self, session: Session, path: Path, loop: asyncio.AbstractEventLoop, ownership: Ownership
+        self, session: Session, path: Path, loop: asyncio.AbstractEventLoop, ownership: Ownership, gap: Gap
     ) -> None:
-        """Start the thread; it sleeps until the first call, and gives the ownership up when it ends."""
+        """Start the thread; it sleeps until the first call, and gives the ownership up when it ends.
+
+        Where reads keep the log from beginning anew it asks for a `gap` in them.
+        """
+        self._gap = gap
+        self._restart_at = 0.0
         self.figures = Figures()
         self._session = session
         self._ownership = ownership
@@ -235,14 +243,18 @@ class Writer:
         self.figures.flush_failed = beside.failed
         if beside.failed:
             return
-        if beside.log >= RESTART_PAGES and beside.idle.is_set():
-            beside.log = 0
-            self._restart_log()
+        if beside.log >= RESTART_PAGES and beside.idle.is_set() and self._loop.time() >= self._restart_at:
+            # Met by a read, it is tried again soon, while no other one begins; where that is no use, after a while.
+            if self._restart_log() or not self._gap.ask(self._loop.time()):
+                beside.log = 0
+            self._restart_at = self._loop.time() + _AGAIN_S
         elif self.figures.wal_pages >= (PAGES if self._pending else _IDLE_CHECKPOINT_PAGES) and beside.ask():
             self.figures.wal_pages = 0
 
-    def _restart_log(self) -> None:
+    def _restart_log(self) -> bool:
         """Move what little is left; from the next commit on the log is written from its start again.
+
+        Answers False where a read was met.
 
         Only a writer with nothing else to do cuts the file: pages that the file system has to find room for again
         take longer to flush than pages that are written over.
@@ -255,14 +267,17 @@ class Writer:
             connection.set_busy_timeout(0)
             connection.wal_checkpoint(mode=mode)
             self.figures.wal_pages = 0
+            self._gap.over()
         except apsw.BusyError:
             self._checkpointer.flush()  # what was moved before the reader was met counts as moved
+            return False
         except apsw.Error:
             # No harm done: the log keeps what it has, and the next checkpoint leads here again.
-            return
+            return True
         finally:
             connection.set_busy_timeout(5000)
             self.figures.checkpoint_ms = (self._loop.time() - begun) * 1000
+        return True
 
 
 def _insert(works: Sequence[writes.Work]) -> tuple[str, tuple[Any, ...]]:
