@@ -12,13 +12,14 @@ import apsw
 
 from paceline.model.errors import UnavailableError
 from paceline.stores.calls import TooSlowError
-from paceline.stores.sqlite_gap import Gap
+from paceline.stores.sqlite_gap import MOST_S, Gap
 from paceline.stores.sqlite_schema import Session, open_reader, translate
 
 T = TypeVar("T")
 
 _STEPS_BETWEEN_LOOKS = 20_000
 _LOOK_S = 0.005
+_LOOKS = round(MOST_S / _LOOK_S)
 
 
 class Readers:
@@ -57,7 +58,9 @@ class Readers:
             session.connection.close()
 
     def _read(self, act: Callable[[Session], T], clock: Callable[[], float]) -> T:
-        while self._gap is not None and self._gap.left(clock()):
+        for _ in range(_LOOKS):
+            if self._gap is None or not self._gap.left(clock()):
+                break
             time.sleep(_LOOK_S)
         session = self._free.get()
         try:
