@@ -1,7 +1,8 @@
 """Many senders, few calls: single messages are added to the store together, without anyone waiting for it.
 
 A call begins with the first message of a turn of the event loop and with every few more, so that the store is
-already at work on some while others are still being read and checked.
+already at work on some while others are still being read and checked. Calls that end together, because they
+shared a commit, are told of together.
 """
 
 import asyncio
@@ -35,6 +36,7 @@ class Gatherer:
         self._begin = begin
         self._added = added
         self._waiting: Waiting = []
+        self._stored: list[tuple[Waiting, Sequence[Added]]] = []
 
     def add(self, prepared: Prepared) -> "asyncio.Future[Added]":
         """A future that is done once the message is on disk."""
@@ -65,9 +67,17 @@ class Gatherer:
         if error is not None:
             _fail(batch, error)
             return
-        answers = stored.result()
-        self._added([prepared for prepared, _ in batch], answers)
-        for (prepared, then), answer in zip(batch, answers, strict=True):
+        if not self._stored:
+            # The others of the same commit are done in this turn of the loop: they stand in line before it.
+            asyncio.get_running_loop().call_soon(self._tell_stored)
+        self._stored.append((batch, stored.result()))
+
+    def _tell_stored(self) -> None:
+        stored, self._stored = self._stored, []
+        waiting = [each for batch, _ in stored for each in batch]
+        answers = [each for _, answers in stored for each in answers]
+        self._added([prepared for prepared, _ in waiting], answers)
+        for (prepared, then), answer in zip(waiting, answers, strict=True):
             _tell(then, prepared, answer)
 
 

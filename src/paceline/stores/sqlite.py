@@ -47,7 +47,7 @@ from paceline.stores.base import (
     Tally,
     level,
 )
-from paceline.stores.calls import Add, HandOver, Kind, Moment, Revise, Settle
+from paceline.stores.calls import HandOver, Kind, Moment, Revise, Settle
 from paceline.stores.sqlite_copy import Mark as CopyMark
 from paceline.stores.sqlite_copy import copy_database, stand_back
 from paceline.stores.sqlite_files import SqliteFiles
@@ -55,7 +55,7 @@ from paceline.stores.sqlite_gap import Gap
 from paceline.stores.sqlite_reader import Readers
 from paceline.stores.sqlite_schema import Ownership, Session, open_writer
 from paceline.stores.sqlite_writer import Writer
-from paceline.stores.sqlite_writes import Work, encode
+from paceline.stores.sqlite_writes import Work, encode, encoded
 
 T = TypeVar("T")
 
@@ -107,7 +107,7 @@ class SqliteStore:
     ) -> asyncio.Future[list[Added]]:
         """See `Store.add`."""
         weight = sum(1 + len(row.content) // _ROW_CHARACTERS for row in rows)
-        return self._writer.submit(Kind.ADD, Add(rows, flows), weight)
+        return self._writer.submit(Kind.ADD, encoded(rows, flows), weight)
 
     async def hand_over(self, marks: Sequence[Mark], now: int) -> list[HandedOver]:
         """See `Store.hand_over`."""

@@ -12,6 +12,7 @@ import msgspec
 
 from paceline.model.messages import (
     Added,
+    FlowKey,
     HandedOver,
     NewMessage,
 )
@@ -54,6 +55,8 @@ class Plan(msgspec.Struct, frozen=True):
     deal: Callable[[Iterator[str]], Sequence[Any]]
     large: Sequence[tuple[str, int]] = ()
     """Content that is stored beside the works, in the same commit, with the id of its message."""
+    asks: bool = True
+    """Whether any text comes out."""
 
 
 class Other(msgspec.Struct, frozen=True):
@@ -61,6 +64,16 @@ class Other(msgspec.Struct, frozen=True):
 
     work: Work
     answers: bool
+
+
+class Encoded(msgspec.Struct, frozen=True):
+    """Rows to add that only have to be put in: whoever asked has made the JSON text, while it had the
+    interpreter's lock. The writer, as long as it prepares a commit, would have to win the lock again and again.
+    """
+
+    rows: Sequence[NewMessage]
+    flows: Sequence[FlowKey]
+    text: str
 
 
 class Planner(Protocol):
@@ -104,9 +117,22 @@ def settle(session: Session, calls: Sequence[Settle]) -> Plan:
     return Plan(works, deal, large)
 
 
-def add(session: Session, calls: Sequence[Add]) -> Plan:
+def encoded(rows: Sequence[NewMessage], flows: Sequence[FlowKey]) -> Add | Encoded:
+    """Rows to add, ready to be put in unless the database has to be asked something about them first."""
+    for row in rows:
+        if row.idempotency_key is not None or len(row.content) > LARGE:
+            return Add(rows, flows)
+    try:
+        return Encoded(rows, flows, encode(rows)) if rows else Add(rows, flows)
+    except (TypeError, ValueError, OverflowError):
+        return Add(rows, flows)  # the writer finds out which one cannot be written, and who is told
+
+
+def add(session: Session, calls: Sequence[Add | Encoded]) -> Plan:
     """Store new messages; answers one `Added` a row."""
-    rows = [row for call in calls for row in call.rows]
+    ready = [call for call in calls if isinstance(call, Encoded)]
+    others = [call for call in calls if isinstance(call, Add)]
+    rows = [row for call in others for row in call.rows]
     answers = [Added(row.id) for row in rows]
     keys = _take_keys(session, rows, answers)
     fresh = (
@@ -114,22 +140,31 @@ def add(session: Session, calls: Sequence[Add]) -> Plan:
         if keys is not None
         else rows
     )
-    counts = Counter((row.flow, row.state) for row in fresh)
+    counts = Counter([(row.flow, row.state) for row in fresh])
+    counts.update([(row.flow, row.state) for call in ready for row in call.rows])
     large = [(row.content, row.id) for row in fresh if len(row.content) > LARGE]
     if large:
         fresh = [
             row if len(row.content) <= LARGE else msgspec.structs.replace(row, content="") for row in fresh
         ]
+    texts = [call.text for call in ready]
+    if fresh:
+        texts.append(encode(fresh))
     work = Work(
-        "add", encode(fresh), flows=_flows(calls), keys=_some(keys or []),
+        "add", _joined(texts), flows=_flows(calls), keys=_some(keys or []),
         counts=encode([(*key, count) for key, count in counts.items()]),
     )  # fmt: skip
 
     def deal(_texts: Iterator[str]) -> list[list[Added]]:
         dealt = iter(answers)
-        return [[next(dealt) for _ in call.rows] for call in calls]
+        return [
+            [Added(row.id) for row in call.rows]
+            if isinstance(call, Encoded)
+            else [next(dealt) for _ in call.rows]
+            for call in calls
+        ]
 
-    return Plan([work], deal, large)
+    return Plan([work], deal, large, asks=False)
 
 
 def hand_over(_session: Session, calls: Sequence[HandOver]) -> Plan:
@@ -202,7 +237,12 @@ def _take_keys(session: Session, rows: Sequence[NewMessage], answers: list[Added
     return keys.take(_read_known(session.value("known_keys", encode(keys.asked))), answers)
 
 
-def _flows(calls: Iterable[Add | Revise]) -> str | None:
+def _joined(lists: Sequence[str]) -> str:
+    """Lists as JSON texts, none of them empty, as one."""
+    return lists[0] if len(lists) == 1 else f"[{','.join([text[1:-1] for text in lists])}]"
+
+
+def _flows(calls: Iterable[Add | Encoded | Revise]) -> str | None:
     flows = {flow.number: flow for call in calls for flow in call.flows}
     return _some([(number, *msgspec.structs.astuple(flow)) for number, flow in flows.items()])
 
