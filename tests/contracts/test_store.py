@@ -225,6 +225,32 @@ async def test_each_call_of_a_shared_commit_gets_its_own_answers(store: Store) -
     assert stale == [[g.id for g in part if g.id % 2] for part in given]
 
 
+async def test_rows_with_and_without_a_key_or_large_content_share_a_commit(store: Store) -> None:
+    plain = [message() for _ in range(4)]
+    large = message(content='{"text":"' + "x" * 100_000 + '"}')
+    first, again = (
+        message(idempotency_key="k", fingerprint="f"),
+        message(idempotency_key="k", fingerprint="f"),
+    )
+    added = await asyncio.gather(
+        store.add(plain[:1], [FLOW], NOW), store.add([first], [FLOW], NOW), store.add([large], [FLOW], NOW),
+        store.add([plain[1], again], [FLOW], NOW), store.add(plain[2:], [FLOW], NOW),
+    )  # fmt: skip
+    assert [[a.id for a in part] for part in added] == [
+        [plain[0].id], [first.id], [large.id], [plain[1].id, first.id], [plain[2].id, plain[3].id]
+    ]  # fmt: skip
+    assert [[a.duplicate for a in part] for part in added] == [
+        [False],
+        [False],
+        [False],
+        [False, True],
+        [False] * 2,
+    ]
+    kept = {row.id: row.content for row in await store.find(Filter(), None, 100)}
+    assert kept == {row.id: row.content for row in (*plain, first, large)}
+    assert await store.count(Filter()) == {int(State.PENDING): 6}
+
+
 @pytest.mark.parametrize(
     ("event", "state", "finished"),
     [("accept", 5, True), ("refuse", 6, True), ("lose", 9, True), ("expire", 8, True), ("retry", 4, False), ("give-back", 2, False)],
