@@ -267,6 +267,27 @@ async def test_only_one_relay_reads_an_outbox(app: App, engine: Engine) -> None:
     await until(lambda: _at_rest(second))
 
 
+async def test_of_several_nodes_the_one_that_cleans_relays(app: App, engine: Engine) -> None:
+    core = engine.core
+    every, core.owned = core.owned, frozenset({1})
+    relay = app.relay(engine)
+    await app.write([body("x")])
+    await asyncio.sleep(0)
+    assert (relay.cleanable, relay.taken) == (0, 0)
+    core.owned = every
+    await until(lambda: _at_rest(relay))
+    assert relay.taken == 1
+    core.owned = frozenset({1})
+    await app.write([body("y")])
+    await until(lambda: _passed_on(relay))
+    assert (relay.taken, await app.left()) == (1, 1)
+
+
+async def _passed_on(relay: relays.Relay) -> bool:
+    """Nothing is cleaned for it any more: what another node relayed meanwhile is unknown."""
+    return relay.cleanable == 0
+
+
 async def _says(relay: relays.Relay, words: str) -> bool:
     return words in relay.away
 

@@ -64,6 +64,11 @@ class Relay:
         await self._source.close()
 
     @property
+    def is_here(self) -> bool:
+        """Whether this node relays: the one that cleans does, of several, since it has to know what may have its row."""
+        return 0 in self._core.owned
+
+    @property
     def cleanable(self) -> int | None:
         """Messages made from this moment on may still have their row in the outbox; None: none has.
 
@@ -74,6 +79,10 @@ class Relay:
     async def _run(self) -> None:
         pause = AWAY_S
         while True:
+            if not self.is_here:
+                self._elsewhere()
+                await asyncio.sleep(AWAY_S)
+                continue
             try:
                 await self._source.open()
                 self._back()
@@ -89,7 +98,7 @@ class Relay:
             pause = min(2 * pause, AWAY_MOST_S)
 
     async def _work(self) -> None:
-        while True:
+        while self.is_here:
             begun = self._core.clock.now()
             rows = await self._source.next(ROWS, BYTES)
             if not rows:
@@ -193,6 +202,11 @@ class Relay:
         if self.away:
             log.info("the outbox is relayed", outbox=self.place.name)
         self.away = ""
+
+    def _elsewhere(self) -> None:
+        """Another node cleans, and relays: if it becomes this one, it is as after a start."""
+        self.away = ""
+        self._unsettled_since = 0
 
     def _lost(self, why: str) -> None:
         if why != self.away:
