@@ -129,10 +129,12 @@ class Core:
         )
 
     async def know(self, flows: Iterable[int]) -> None:
-        """Find out about flows that other nodes made."""
+        """Find out about flows that other nodes made, or whose first message is on disk a moment before we hear of it."""
         unknown = {flow for flow in flows if flow not in self.gates.keys}
-        if unknown and self.store.nodes is not None:
-            self.gates.keys.update(await self.store.nodes.keys_of(sorted(unknown)))
+        if unknown:
+            nodes = self.store.nodes
+            found = await (nodes.keys_of(sorted(unknown)) if nodes is not None else self.store.flow_keys())
+            self.gates.keys.update(found)
 
     def flow_key(self, row: StoredMessage) -> FlowKey:
         """The flow of a stored message."""
