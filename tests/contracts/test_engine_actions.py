@@ -11,9 +11,7 @@ from paceline.clock import ManualClock
 from paceline.engine import actions as actions_module
 from paceline.engine.keys import DeniedError
 from paceline.model.errors import ConflictError, InvalidError, NotFoundError
-from paceline.model.ids import to_text
 from paceline.model.outcomes import Permanent, RateLimited, Temporary, Unknown
-from tests.contracts.stores.making import FLOW, NOW, message
 from tests.contracts.test_engine_support import ACME, ADMIN, OTHER, Engine, role, running
 
 pytestmark = pytest.mark.every_store
@@ -59,14 +57,6 @@ async def in_state(engine: Engine, state: str) -> str:
 
 
 # -- one message
-
-
-async def test_a_message_can_be_changed_before_the_engine_heard_of_its_flow(engine: Engine) -> None:
-    row, flow = message(), FLOW
-    await engine.store.add([row], [flow], NOW)  # on disk, as between a commit and its answer
-    assert row.flow not in engine.core.gates.keys
-    view = await engine.service.actions.cancel(ADMIN, to_text(row.id))
-    assert view["state"] == "cancelled"
 
 
 async def test_a_failed_message_is_retried_with_all_its_attempts(engine: Engine) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from paceline.model.ids import to_text
+from tests.contracts.stores.making import FLOW, NOW, message
 from tests.contracts.test_engine_support import ADMIN, Engine, running
 
 pytestmark = [pytest.mark.every_store, pytest.mark.usual]
@@ -84,3 +86,11 @@ async def test_a_message_that_leaves_while_it_is_asked_about_does_not_wait_for_i
     answer = await engine.service.messages.why(ADMIN, id_)
     engine.script.free.set()
     assert answer["reasons"] == []
+
+
+async def test_a_message_can_be_changed_before_the_engine_heard_of_its_flow(engine: Engine) -> None:
+    row, flow = message(), FLOW
+    await engine.store.add([row], [flow], NOW)  # on disk, as between a commit and its answer
+    assert row.flow not in engine.core.gates.keys
+    view = await engine.service.actions.cancel(ADMIN, to_text(row.id))
+    assert view["state"] == "cancelled"

@@ -22,7 +22,7 @@ from paceline.stores.postgres import PostgresStore
 from paceline.stores.postgres_address import parse_address
 from paceline.stores.statements import Migration, load_migrations
 from tests.contracts.stores.making import EVERYTHING, FLOW, NOW, mark, message, one, settlement
-from tests.contracts.stores.postgres_server import base, execute, url_for
+from tests.contracts.stores.postgres_server import ask, base, execute, url_for
 
 
 @pytest.fixture
@@ -31,16 +31,6 @@ async def store(tmp_path: Path) -> AsyncIterator[PostgresStore]:
     await made.open(NOW)
     yield made
     await made.close()
-
-
-async def ask(folder: Path, question: str) -> Any:
-    """One value, by a connection of the test's own."""
-    url, schema = base(folder)
-    connection = await asyncpg.connect(url, server_settings={"search_path": schema})
-    try:
-        return await connection.fetchval(question)
-    finally:
-        await connection.close()
 
 
 # Addresses

@@ -204,3 +204,13 @@ def base(folder: Path) -> tuple[str, str]:
     """The database and the schema of a folder's store."""
     url, _, schema = url_for(folder).partition("?schema=")
     return url, schema
+
+
+async def ask(folder: Path, question: str) -> Any:
+    """One value out of a folder's store, by a connection of the test's own."""
+    url, schema = base(folder)
+    connection = await asyncpg.connect(url, server_settings={"search_path": schema})
+    try:
+        return await connection.fetchval(question)
+    finally:
+        await connection.close()
