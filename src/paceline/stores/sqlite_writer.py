@@ -27,10 +27,6 @@ _IDLE_CHECKPOINT_PAGES = 1_000
 _AGAIN_S = 0.1
 """Seconds until a log that a read kept from beginning anew is tried again."""
 
-_LOOK_S = 0.01
-"""How long the file is taken to be where it was: looking gives the interpreter's lock away, and beside a busy event
-loop it takes longer to have it back than the rest of a commit."""
-
 
 _ANSWERS = "SELECT text FROM answer ORDER BY place"
 _START = writes.Work("start")
@@ -84,7 +80,6 @@ class Writer:
         self._ownership = ownership
         self._path = path
         self._file = _identity(path)
-        self._looked_at = float("-inf")
         self._checkpointer = Checkpointer(path)
         self._loop = loop
         self._gathered: list[Call] = []
@@ -238,12 +233,8 @@ class Writer:
 
     def _check_file(self) -> None:
         """A deleted file can still be written to, but nobody would ever read it again."""
-        now = self._loop.time()
-        if self._file is None or now - self._looked_at < _LOOK_S:
-            return
-        if _identity(self._path) != self._file:
+        if self._file is not None and _identity(self._path) != self._file:
             raise UnavailableError(f"{self._path} was moved or deleted while in use; put it back and restart")
-        self._looked_at = now
 
     def _checkpoint(self) -> None:
         """Have the log moved into the database, and let it begin anew when it has grown long."""
