@@ -1,14 +1,17 @@
 """The hold: nothing is sent, over restarts, and a release that does not repeat what another has sent."""
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from paceline.clock import ManualClock
+from paceline.engine import installation
 from paceline.engine.keys import DeniedError
 from paceline.model.checks import print_time
 from paceline.model.errors import ConflictError, InvalidError
+from paceline.stores.base import Document
 from tests.contracts.test_engine_support import ACME, ADMIN, Engine, role, running
 
 pytestmark = [pytest.mark.every_store, pytest.mark.usual]
@@ -55,6 +58,30 @@ async def test_on_hold_nothing_is_sent_and_every_message_says_so(tmp_path: Path)
         assert await engine.script.calls(1) == [(id_, "a0")]
         assert is_ready(engine)
         assert (await engine.service.watch.overview(ADMIN))["hold"] == {"held": False}
+
+
+async def test_a_hold_that_is_told_twice_ends_with_one_release(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a shared store a node hears of its own change, maybe before the answer to its write."""
+    async with running(tmp_path) as engine:
+        holds, put = engine.service.holds, engine.store.put
+
+        async def told(documents: Sequence[Document], shift_waits: int = 0) -> None:
+            await put(documents, shift_waits)
+            known = installation.read(documents)
+            if known.hold is not None:  # of the release it hears later
+                holds.follow(known)
+
+        monkeypatch.setattr(engine.store, "put", told)
+        await holds.hold(ADMIN, {})
+        id_ = await engine.send()
+        await holds.release(ADMIN, {}, False)
+        assert await engine.script.calls(1) == [(id_, "a0")]
+        await holds.hold(ADMIN, {})
+        await engine.send()
+        await settled()
+        assert len(engine.script.sent) == 1
 
 
 async def test_a_hold_outlives_the_process_and_a_release_as_well(tmp_path: Path) -> None:

@@ -58,12 +58,9 @@ class Holds:
         await self._keep(places.started(known, here, run.read(known.id) if run else 0, now))
         if run is not None:
             run.write(self._known.id, self._known.run)
-        if self.held is not None:
-            self._close(self.held)
-            self._warn(self.held)
 
     def follow(self, known: Installation) -> None:
-        """As another node or an earlier run left it: hold or release here as well."""
+        """As it is in the store now: hold or release here as well, once, however often it is told."""
         was, self._known = self.held, known
         if self.held is not None and was is None:
             self._close(self.held)
@@ -104,8 +101,6 @@ class Holds:
         text = f"{caller.name} asked for it" + ("" if reason is msgspec.UNSET else f": {reason}")
         made = Hold("asked", text, self._core.clock.now())
         await self._keep(msgspec.structs.replace(self._known, hold=made))
-        self._close(made)
-        self._warn(made)
 
     async def release(self, caller: Caller, body: Any, dry_run: bool) -> dict[str, Any]:
         """Send again; first cancel, if asked, every waiting message that was due before a moment.
@@ -132,14 +127,13 @@ class Holds:
             if moment:
                 cancelled = await self._actions.cancel_all(_came_with(hold), _due_before(moment))
             await self._keep(msgspec.structs.replace(self._known, hold=None, epoch=self._known.epoch + 1))
-            self._open()
         log.warning("released: messages are sent again", caller=caller.name, cancelled=cancelled)
         return {"held": False, "cancelled": cancelled}
 
     async def _keep(self, installation: Installation) -> None:
         now = self._core.clock.now()
         await self._core.store.put([places.to_document(installation, now)])
-        self._known = installation
+        self.follow(installation)  # on a shared store the news of it may have come first
 
     @staticmethod
     def _warn(hold: Hold) -> None:
