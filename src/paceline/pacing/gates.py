@@ -81,7 +81,7 @@ class Gate:
         """How many sends may start at `now`; a large number where nothing counts them."""
         if self.opens(now) > now:
             return 0
-        places = [w.maximum - w.flying - len(w.ends) for w in self.windows]
+        places = [w.maximum - w.flying - w.held for w in self.windows]
         if self.concurrency is not None:
             places.append(self.concurrency - self.flying)
         places += [quota.left(now) for quota in self.quotas]

@@ -139,8 +139,8 @@ class Schedule:
         length = window.span + self._duration
         if place < free:
             first = self._now
-        elif place - free < len(window.ends):
-            first = window.ends[place - free]
+        elif place - free < window.held:
+            first = window.end(place - free)
         else:
             first = self._now + length
         return first + turns * length

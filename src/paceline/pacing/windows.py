@@ -5,45 +5,61 @@ from its start until `span_ms` after its finish; a new one may start when fewer 
 occupied. Then no window of that length, wherever it starts, holds more than `maximum` arrivals.
 """
 
+from array import array
 from bisect import insort
-from collections import deque
 from collections.abc import Callable, Iterable
 
 from paceline.model.limits import Limit
 
 NEVER = 1 << 62
 """Later than every moment: only an event (a settlement, a resume) can tell when it opens."""
-_FEW = 64
-"""Moments up to which a plain list is as quick as a deque, of which an empty one takes ten times the room."""
+_PAST = 32
+"""So many moments that have passed may stay at the front of a window: taking them out moves all the others."""
 
 
 class Window:
-    """The occupied places of one limit. Times are milliseconds; `finish` is called in the order of time."""
+    """The occupied places of one limit. Times are milliseconds; `finish` is called in the order of time.
 
-    __slots__ = ("ends", "flying", "limit", "maximum", "span")
+    Attributes:
+        ends: when places of sends that ended are free again, in order; those before `first` have passed.
+    """
+
+    __slots__ = ("ends", "first", "flying", "limit", "maximum", "span")
 
     def __init__(self, limit: Limit) -> None:
-        """Start with no place occupied; memory grows with use, up to `limit.maximum` numbers."""
+        """Start with no place occupied; memory grows with use, up to `limit.maximum` numbers of 8 to 16 bytes."""
         self.limit = limit
         self.maximum = limit.maximum
         self.span = limit.span_ms
         self.flying = 0
-        self.ends: list[int] | deque[int] = []
+        self.ends = array("q")
+        self.first = 0
 
     def opens(self, now: int) -> int:
         """The moment from which one more may start: `now` or earlier when it may already."""
-        ends = self.ends
-        while ends and ends[0] <= now:
-            del ends[0]
-        over = self.flying + len(ends) - self.maximum
-        if over < 0:
+        ends, first = self.ends, self.first
+        count = len(ends)
+        if first < count and ends[first] <= now:
+            first = self._pass(now)
+            count = len(ends)
+        place = self.flying + count - self.maximum
+        if place < first:
             return 0
-        return ends[over] if over < len(ends) else NEVER
+        return ends[place] if place < count else NEVER
 
     def used(self, now: int) -> int:
         """How many places are occupied."""
         self.opens(now)
-        return self.flying + len(self.ends)
+        return self.flying + self.held
+
+    @property
+    def held(self) -> int:
+        """How many places were occupied by sends that ended, when the window was last asked."""
+        return len(self.ends) - self.first
+
+    def end(self, place: int) -> int:
+        """When one of the `held` places is free, the earliest first."""
+        return self.ends[self.first + place]
 
     def take(self) -> None:
         """A send starts."""
@@ -57,12 +73,23 @@ class Window:
     def occupy(self, finished: int) -> None:
         """A send finished then; also used to rebuild the window from the journal."""
         end = finished + self.span
-        if self.ends and end < self.ends[-1]:
-            insort(self.ends, end)
+        ends = self.ends
+        if ends and end < ends[-1]:
+            insort(ends, end, lo=self.first)
         else:
-            self.ends.append(end)
-        if len(self.ends) > _FEW and type(self.ends) is list:
-            self.ends = deque(self.ends)
+            ends.append(end)
+
+    def _pass(self, now: int) -> int:
+        """Step over the moments that have passed; answers the first that has not."""
+        ends, first = self.ends, self.first
+        count = len(ends)
+        while first < count and ends[first] <= now:
+            first += 1
+        if first == count or (first >= _PAST and first * 2 >= count):
+            del ends[:first]
+            first = 0
+        self.first = first
+        return first
 
     def withdraw(self) -> None:
         """A place was taken for a send that certainly never started."""
@@ -71,8 +98,9 @@ class Window:
     def restore(self, finished: Iterable[int], flying: int) -> None:
         """Fill a new window with the history of sends: the moments they finished, and those under way."""
         self.flying = flying
-        ends = sorted([*self.ends, *(f + self.span for f in finished)])
-        self.ends = ends if len(ends) <= _FEW else deque(ends)
+        held = self.ends[self.first :]
+        held.extend(f + self.span for f in finished)
+        self.ends, self.first = array("q", sorted(held)), 0
 
     def copy(self) -> "Window":
         """An independent copy to play forward."""
@@ -82,7 +110,7 @@ class Window:
 
     def _copy_to(self, twin: "Window") -> None:
         twin.limit, twin.maximum, twin.span, twin.flying = self.limit, self.maximum, self.span, self.flying
-        twin.ends = self.ends.copy()
+        twin.ends, twin.first = self.ends[self.first :], 0
 
 
 class Spacing(Window):
