@@ -73,6 +73,7 @@ format: setup
 
 # The last line printed is pytest's summary.
 test: lint
+	@sh .ci/services
 	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 # Everything that has to hold on every store, on PostgreSQL; `make test` runs the shorter half of it.

@@ -5,8 +5,11 @@ from typing import Any, Final
 
 import msgspec
 
+from paceline.engine import account_documents
+from paceline.engine.news import News
 from paceline.model.nodes import Standing
 from paceline.stores import statements
+from paceline.stores.nodes import Changed
 from paceline.stores.postgres import PostgresStore
 from paceline.stores.postgres_node import Membership
 from paceline.stores.postgres_nodes import PostgresNodes
@@ -56,6 +59,21 @@ def deaf() -> None:
     PostgresNodes.standing = patched  # type: ignore[method-assign] # that is what a break is
 
 
+def old_limits() -> None:
+    """A node hears of an account that another one made, and never again of a change of it."""
+    apply = News.apply
+    known: set[tuple[str, str]] = set()
+
+    async def patched(self: News, change: Changed) -> None:
+        place = (change.tenant, change.name)
+        if change.kind != account_documents.KIND or place not in known:
+            known.add(place)
+            await apply(self, change)
+
+    News.apply = patched  # type: ignore[method-assign] # that is what a break is
+
+
 BREAKS = {
-    patch.__name__.replace("_", "-"): patch for patch in (forget_nodes_windows, no_lease, no_fence, deaf)
+    patch.__name__.replace("_", "-"): patch
+    for patch in (forget_nodes_windows, no_lease, no_fence, deaf, old_limits)
 }

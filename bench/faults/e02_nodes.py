@@ -2,16 +2,21 @@
 
 from pathlib import Path
 
-from bench.faults.experiment import Experiment, Figure, Scale, no_less, no_more
+from bench.faults.experiment import RECORD, Experiment, Figure, Scale, no_less, no_more
 from tests.contracts.stores.postgres_server import PrivateServer
-from tests.scenarios.node_storm import LEASE_S, NodeStorm
+from tests.scenarios.full_storm import ACCOUNTS, FullStorm
+from tests.scenarios.node_storm import LEASE_S
+
+FEW = 24
+"""Accounts of a quick run."""
 
 
 def run(folder: Path, scale: Scale, broken: str) -> list[Figure]:
     wanted = scale.count(300, 8)
     server = PrivateServer()
     try:
-        found = NodeStorm(folder, server.url, scale.seed, broken=broken).run(wanted)
+        accounts = ACCOUNTS if scale.size >= RECORD else FEW
+        found = FullStorm(folder, server.url, scale.seed, broken=broken, accounts=accounts).run(wanted)
     finally:
         server.remove()
     follows = sorted(found.follows) or [0.0]
@@ -29,6 +34,7 @@ def run(folder: Path, scale: Scale, broken: str) -> list[Figure]:
         no_less("uncertain in all (else no fault met a call)", found.uncertain, 1),
         no_more("followed after, 99th of 100", round(follows[len(follows) * 99 // 100], 2),
                 LEASE_S + 2, " s", timing=True),
+        no_less("use of the limits outside of take-overs", round(found.use, 4), scale.timing(0.95, 0.8), timing=True),
     ]  # fmt: skip
 
 

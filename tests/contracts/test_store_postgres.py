@@ -42,6 +42,8 @@ async def store(tmp_path: Path) -> AsyncIterator[PostgresStore]:
         ("postgresql://u@h/d", "postgresql://u@h/d", "paceline", "postgresql://u@h/d"),
         ("postgresql://u:p%40@h:5433/d?schema=x_1&sslmode=require", "postgresql://u:p%40@h:5433/d?sslmode=require", "x_1", "postgresql://u@h:5433/d?schema=x_1"),
         ("postgresql://[::1]:5/d", "postgresql://[::1]:5/d", "paceline", "postgresql://[::1]:5/d"),
+        ("postgresql://u:p@a:1,[::2]/d", "postgresql://u:p@a:1,[::2]/d?target_session_attrs=primary", "paceline", "postgresql://u@a:1,[::2]/d"),
+        ("postgresql://a,b/d?target_session_attrs=any", "postgresql://a,b/d?target_session_attrs=any", "paceline", "postgresql://a,b/d"),
     ],
 )  # fmt: skip
 def test_an_address_is_taken_apart_and_shown_without_its_password(
@@ -56,7 +58,7 @@ def test_an_address_is_taken_apart_and_shown_without_its_password(
     [
         "postgres://u:secret@h/d", "postgresql://u:secret@h", "postgresql://u:secret@h:x/d", "postgresql://h/d?schema=",
         "postgresql://u:secret@h/d?schema=A", "postgresql://u:secret@h/d?schema=pg_x",
-        "postgresql://u:secret@h/d?schema=a;drop", "postgresql://h/d?password=secret", "postgresql://u:secret@h/d#x",
+        "postgresql://u:secret@a,/d", "postgresql://u:secret@a,b:x/d", "postgresql://u:secret@h/d?schema=a;drop", "postgresql://h/d?password=secret", "postgresql://u:secret@h/d#x",
     ],
 )  # fmt: skip
 def test_an_address_that_cannot_be_one_is_refused_without_repeating_it(url: str) -> None:

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.scenarios.figures_of import percentile
 from tests.scenarios.ledger import Limit, by_sender, exceeded, taken_by_text, worst_count
 from tests.scenarios.server import (
     NotAnsweredError,
@@ -46,6 +47,8 @@ class Figures:
 
     kills: int = 0
     stops: int = 0
+    restarts: int = 0
+    cuts: int = 0
     ends: int = 0
     acknowledged: int = 0
     attempted: int = 0
@@ -64,6 +67,22 @@ class Figures:
     slow_follows: int = 0
     refused_late: int = 0
     audit: list[str] = field(default_factory=list)
+    use: float = 0.0
+    recoveries: list[float] = field(default_factory=list)
+    pickups: list[float] = field(default_factory=list)
+    unanswered: int = 0
+    refused: int = 0
+    without_retry: int = 0
+
+    @property
+    def faults(self) -> int:
+        """How many there were, of all kinds."""
+        return self.kills + self.stops + self.restarts + self.cuts
+
+    @staticmethod
+    def slowest(seconds: Sequence[float]) -> float:
+        """The 99th of 100."""
+        return percentile(seconds, 0.99)
 
     @property
     def broken(self) -> list[str]:
@@ -153,7 +172,7 @@ class Client:
     def _send_one(self) -> None:
         text = f"{self.number}-{len(self.attempted)}"
         self.attempted.add(text)
-        message = text_body(f"a{self.chance.randrange(ACCOUNTS)}", text)
+        message = text_body(f"a{self.chance.randrange(self.storm.accounts)}", text)
         keyed = self.chance.random() < KEYED
         if keyed:
             message["idempotency_key"] = text
@@ -165,11 +184,14 @@ class Client:
         if node.stopped or node.process is None or not node.process.port:
             return False
         try:
-            with node.line(timeout=3) as line:
+            with node.line(timeout=self.storm.patience) as line:
                 reply = line.ask("POST", "/api/v1/messages", message)
         except NotAnsweredError:
+            self.storm.figures.unanswered += 1
             return False
         if reply.status == 503:
+            self.storm.figures.refused += 1
+            self.storm.figures.without_retry += not reply.headers.get("retry-after", "").isdigit()
             return False
         assert reply.status in {200, 202}, (reply.status, reply.body)
         self.acknowledged[text] = reply.json["id"]
@@ -179,14 +201,26 @@ class Client:
 class NodeStorm:
     """The run."""
 
-    def __init__(self, folder: Path, store: str, seed: int, *, broken: str = "", pace: float = 0.15) -> None:
-        self.folder, self.store, self.seed = folder, store, seed
+    patience = 3.0
+    """Seconds that a client waits for an answer."""
+
+    def __init__(
+        self,
+        folder: Path,
+        store: str,
+        seed: int,
+        *,
+        broken: str = "",
+        pace: float = 0.15,
+        accounts: int = ACCOUNTS,
+    ) -> None:
+        self.folder, self.store, self.seed, self.accounts = folder, store, seed, accounts
         self.chance = random.Random(seed)
         self.broken, self.pace = broken, pace
         self.over = threading.Event()
         self.figures = Figures()
         self.nodes: list[Node] = []
-        self.clients: list[Client] = []
+        self.clients: Sequence[Client] = []
         self.witness: Witness
 
     def run(self, victims: int, count: int = 3, low: float = 0.2, high: float = 1.5) -> Figures:
@@ -200,7 +234,7 @@ class NodeStorm:
                     node.share_keys(self.nodes[0])
                 self.nodes.append(stack.enter_context(node))
                 node.begin()
-            for index in range(ACCOUNTS):
+            for index in range(self.accounts):
                 limits = [f"{LIMIT[0]}/{LIMIT[1]:g}s"]
                 self.nodes[0].account(
                     f"a{index}", self.witness, 1000 + index, concurrency=5, limits=limits, pool=f"p{index}"
@@ -208,6 +242,9 @@ class NodeStorm:
             self._shared(count)
             self._storm(victims, low, high)
         return self.figures
+
+    def _clients(self) -> Sequence[Client]:
+        return [Client(self, number) for number in range(CLIENTS)]
 
     def _shared(self, count: int) -> None:
         def even() -> bool:
@@ -218,11 +255,11 @@ class NodeStorm:
         until(even, "the partitions are shared")
 
     def _storm(self, victims: int, low: float, high: float) -> None:
-        self.clients = [Client(self, number) for number in range(CLIENTS)]
+        self.clients = self._clients()
         for client in self.clients:
             client.thread.start()
         try:
-            while self.figures.kills + self.figures.stops < victims:
+            while self.figures.faults < victims:
                 time.sleep(self.chance.uniform(low, high))
                 self._fault()
         finally:
@@ -237,7 +274,9 @@ class NodeStorm:
 
     def _fault(self) -> None:
         """Kill or stop one node, or two at once; the others follow; then it comes back."""
-        victims = self.chance.sample(self.nodes, 1 if self.chance.random() < 0.8 else len(self.nodes) - 1)
+        self._harm(self.chance.sample(self.nodes, 1 if self.chance.random() < 0.8 else len(self.nodes) - 1))
+
+    def _harm(self, victims: Sequence[Node]) -> None:
         witness = next(node for node in self.nodes if node not in victims)
         ids = {node.number: node.id for node in victims}
         begun = time.monotonic()
@@ -295,9 +334,7 @@ class NodeStorm:
         figures.acknowledged, figures.attempted, figures.taken = len(said), len(attempted), len(taken)
         figures.states = dict(Counter(message["state"] for message in stored.values()))
         figures.two_hands = self.witness.report()["two_hands"]
-        senders = by_sender(arrivals)
-        figures.exceeded = sum(exceeded(moments, LIMIT) for moments in senders.values())
-        figures.worst = max((worst_count(moments, LIMIT[1]) for moments in senders.values()), default=0)
+        self._judge_limits(by_sender(arrivals))
         for text, id_ in said.items():
             if id_ not in stored or (text not in taken and stored[id_]["state"] not in _TOLD):
                 figures.lost.append(text)
@@ -315,6 +352,10 @@ class NodeStorm:
         logs = [node.log.read_text("utf-8", "replace") for node in self.nodes]
         figures.refused_late = sum(log.count("late settlement refused") for log in logs)
         figures.audit = self._audit()
+
+    def _judge_limits(self, senders: dict[str, list[int]]) -> None:
+        self.figures.exceeded = sum(exceeded(moments, LIMIT) for moments in senders.values())
+        self.figures.worst = max((worst_count(moments, LIMIT[1]) for moments in senders.values()), default=0)
 
     def _audit(self) -> list[str]:
         """What the store's own journal and counts say."""

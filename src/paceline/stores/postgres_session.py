@@ -99,7 +99,10 @@ async def connect(
             address.dsn, timeout=CONNECT_S, command_timeout=seconds, server_settings=given,
             max_cached_statement_lifetime=0,
         )  # fmt: skip
-    except (OSError, TimeoutError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except (
+        OSError, TimeoutError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError,
+        asyncpg.TargetServerAttributeNotMatched,
+    ) as error:  # fmt: skip
         if isinstance(error, asyncpg.PostgresError) and "startup parameter" in str(error):
             raise _pooled(address) from error
         raise UnavailableError(f"{address.name} cannot be reached ({_words(error)})") from error

@@ -10,10 +10,12 @@ import hashlib
 import os
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Coroutine
 from functools import cache
 from pathlib import Path
@@ -27,6 +29,8 @@ T = TypeVar("T")
 
 _USUAL = "postgresql://postgres@127.0.0.1:5432/postgres"
 _NONE = "there is no PostgreSQL here: nothing answers at TEST_POSTGRES_URL or on port 5432, and no initdb is installed"
+
+_NEEDED = ("initdb", "pg_ctl", "pg_basebackup")
 
 _undo: list[Callable[[], None]] = []
 
@@ -86,6 +90,10 @@ class PrivateServer:
             f"-c {o}" for o in (f"port={self.port}", "listen_addresses=127.0.0.1", "unix_socket_directories=''",
                                 "shared_buffers=32MB", *options)
         )  # fmt: skip
+        self._make()
+        self.start()
+
+    def _make(self) -> None:
         self._run(
             "initdb",
             "-D",
@@ -99,7 +107,6 @@ class PrivateServer:
             "--locale=C",
             "--no-sync",
         )
-        self.start()
 
     def start(self) -> None:
         """Start and wait until it answers; refuse a stranger that took the port."""
@@ -118,6 +125,16 @@ class PrivateServer:
         """`immediate` is as hard as a power cut for everything but the disk."""
         self._run("pg_ctl", "stop", "-w", "-D", self._data, "-m", mode)
 
+    def kill(self) -> None:
+        """End its first process by SIGKILL; the others notice, and end themselves."""
+        first = int((self._data / "postmaster.pid").read_text().split("\n", 1)[0])
+        others = _children(first)
+        os.kill(first, signal.SIGKILL)
+        deadline = time.monotonic() + 30
+        while any(Path(f"/proc/{each}").exists() for each in (first, *others)):
+            assert time.monotonic() < deadline, "the server does not end"
+            time.sleep(0.01)
+
     def remove(self) -> None:
         """Stop it and delete its folder."""
         if (self._data / "postmaster.pid").exists():
@@ -131,6 +148,10 @@ class PrivateServer:
             subprocess.run(
                 command, check=True, stdout=said, stderr=said, cwd=self.folder, timeout=60, **self._who
             )
+
+
+def _children(process: int) -> list[int]:
+    return [int(each) for each in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
 
 
 def url_for(folder: Path) -> str:
@@ -185,7 +206,7 @@ def _programs() -> Path | None:
         Path("/usr/lib/postgresql").glob("*/bin"), key=lambda p: float(p.parent.name), reverse=True
     )
     for folder in ([Path(found).parent] if found else []) + folders:
-        if all((folder / program).exists() for program in ("initdb", "pg_ctl")):
+        if all((folder / program).exists() for program in _NEEDED):
             return folder
     return None
 
