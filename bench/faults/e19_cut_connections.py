@@ -10,7 +10,8 @@ from tests.scenarios.store_storm import ANSWER_S, CONNECTIONS, PICKUP_S, RECOVER
 
 def run(folder: Path, scale: Scale, broken: str) -> list[Figure]:
     wanted = scale.count(200 * len(CONNECTIONS), 2 * len(CONNECTIONS))
-    server = PrivateServer()
+    # Every commit takes a while, so that many connections are cut while a node waits for its answer.
+    server = PrivateServer("commit_delay=20000", "commit_siblings=0")
     try:
         found = CutStorm(folder, server.url, scale.seed, broken=broken).run(wanted, low=0.05, high=0.3)
     finally:

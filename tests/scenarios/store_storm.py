@@ -40,8 +40,8 @@ class StoreStorm(NodeStorm):
         self.servers, server = servers, servers.primary
         self.ways: Sequence[Callable[[], None]] = (
             lambda: server.stop("fast"),
-            lambda: server.stop("immediate"),
-            server.kill,
+            lambda: self._unanswered(lambda: server.stop("immediate")),
+            lambda: self._unanswered(server.kill),
         )
         self.last = 0
         """The fault after which the primary does not come back."""
@@ -61,6 +61,12 @@ class StoreStorm(NodeStorm):
             time.sleep(self.chance.uniform(0, 2))
             self.servers.primary.start()
         go_on(self)
+
+    def _unanswered(self, end: Callable[[], None]) -> None:
+        """End the primary while nodes wait for the answers of commits that it has made."""
+        with self.servers.standby.stopped():
+            time.sleep(_BUSY_S)
+            end()
 
 
 class CutStorm(NodeStorm):

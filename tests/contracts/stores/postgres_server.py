@@ -125,10 +125,14 @@ class PrivateServer:
         """`immediate` is as hard as a power cut for everything but the disk."""
         self._run("pg_ctl", "stop", "-w", "-D", self._data, "-m", mode)
 
+    @property
+    def first(self) -> int:
+        """The id of the process that started all others."""
+        return int((self._data / "postmaster.pid").read_text().split("\n", 1)[0])
+
     def kill(self) -> None:
         """End its first process by SIGKILL; the others notice, and end themselves."""
-        first = int((self._data / "postmaster.pid").read_text().split("\n", 1)[0])
-        others = _children(first)
+        first, others = self.first, children(self.first)
         os.kill(first, signal.SIGKILL)
         deadline = time.monotonic() + 30
         while any(Path(f"/proc/{each}").exists() for each in (first, *others)):
@@ -150,7 +154,8 @@ class PrivateServer:
             )
 
 
-def _children(process: int) -> list[int]:
+def children(process: int) -> list[int]:
+    """The ids of the processes that a process started."""
     return [int(each) for each in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
 
 

@@ -1,6 +1,11 @@
 """A PostgreSQL server with a standby that every commit waits for, for tests of what a promotion does. Not tests."""
 
-from tests.contracts.stores.postgres_server import PrivateServer, execute, in_thread
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tests.contracts.stores.postgres_server import PrivateServer, children, execute, in_thread
 
 _SOON = "wal_retrieve_retry_interval=100ms"
 """A standby that lost its primary asks again so often, and commits wait for it."""
@@ -16,6 +21,18 @@ class Standby(PrivateServer):
     def promote(self) -> None:
         """From now on it takes writes."""
         self._run("pg_ctl", "promote", "-w", "-D", self._data)
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """It hears nothing meanwhile: a commit on the primary is made there, and its answer waits."""
+        all_of_it = [self.first, *children(self.first)]
+        for process in all_of_it:
+            os.kill(process, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for process in all_of_it:
+                os.kill(process, signal.SIGCONT)
 
     def _make(self) -> None:
         source = self._primary.url
