@@ -8,13 +8,13 @@ from tests.scenarios.soak import Plan, soak
 ACCOUNTS, WAITING, SCHEDULED, FULL_S = 10_000, 1_000_000, 1_000_000, 1800
 """At size 1. Beyond it only the time grows: size 16 runs for eight hours."""
 MOST_MIB = 250
-HELD = 200_000
+HELD = 100_000
 """Messages that the lanes hold in memory at most, by `pacing.flows.Prefetch`, without what arrives meanwhile."""
 ENTRY_BYTES = 400
 CACHES_MIB = 24
 """What the page caches and the allocator take when there is something to read, at any size of the backlog."""
 FILLING_MIB = 60
-"""The same while a store is being filled: what the first third left free of the writer's cache of 64 MiB."""
+"""The same while a store is being filled: what the first third left free of the writer's cache of 48 MiB."""
 
 
 def run(folder: Path, scale: Scale, broken: str) -> list[Figure]:

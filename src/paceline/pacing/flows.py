@@ -25,7 +25,7 @@ class Prefetch:
     EARLY = 3
     """A flow is read on with so many left at least: one that has none while it is read misses its turn."""
 
-    def __init__(self, budget: int = 200_000) -> None:
+    def __init__(self, budget: int = 100_000) -> None:
         """`budget` is the number of entries for all flows together."""
         self.budget = budget
         self.flows = 0
