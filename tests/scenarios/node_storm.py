@@ -253,6 +253,8 @@ class NodeStorm:
             return len(sizes) == count and not found["free"] and max(sizes) - min(sizes) <= 1
 
         until(even, "the partitions are shared")
+        last = f"/api/v1/accounts/a{self.accounts - 1}"
+        until(lambda: all(n.ask("GET", last).status == 200 for n in self.nodes), "all know the accounts")
 
     def _storm(self, victims: int, low: float, high: float) -> None:
         self.clients = self._clients()
