@@ -14,7 +14,7 @@ ENTRY_BYTES = 400
 CACHES_MIB = 24
 """What the page caches and the allocator take when there is something to read, at any size of the backlog."""
 FILLING_MIB = 60
-"""The same while a store is being filled: what the first third left free of the writer's cache of 48 MiB."""
+"""The same while a store is being filled: what the first third left free of the writer's cache of 40 MiB."""
 
 
 def run(folder: Path, scale: Scale, broken: str) -> list[Figure]:

@@ -17,7 +17,7 @@ from tests.contracts.stores.postgres_server import in_thread
 from tests.contracts.stores.postgres_standby import Pair
 from tests.scenarios.ledger import taken_by_text
 from tests.scenarios.node_storm import Figures, Node, NodeStorm
-from tests.scenarios.server import until
+from tests.scenarios.server import Reply, text_body, until
 
 RECOVERY_S = 10.0
 """So soon after the database is back everything goes on."""
@@ -90,19 +90,18 @@ class CutStorm(NodeStorm):
 
     def _pick_up(self, node: Node) -> None:
         """A message for every probe, given to the node that was cut; the slowest start of a call."""
-        sent = [
-            node.send(
-                channel="telegram-bot",
-                account=f"{_PROBE}{index}",
-                to="100",
-                text=f"{_PROBE}-{self.figures.cuts}-{index}",
-            )
-            for index in range(len(self.nodes) * 2)
-        ]
+        sent = [self._given(node, f"{_PROBE}{index}") for index in range(len(self.nodes) * 2)]
         begun = time.monotonic()
         for id_ in sent:
             until(lambda id_=id_: node.get(id_)["state"] == "completed", "the probe is sent", 60)  # type: ignore[misc]  # bound
         self.figures.pickups.append(time.monotonic() - begun)
+
+    def _given(self, node: Node, account: str) -> str:
+        """The id of a message that the node took; it may refuse until it has noticed and mended what was cut."""
+        message = text_body(account, f"{account}-{self.figures.cuts}")
+        reply = until(lambda: _unless_refused(node, message), "the node takes a message", RECOVERY_S)
+        assert reply is not None
+        return str(reply.json["id"])
 
     def _judge(self) -> None:
         super()._judge()
@@ -111,6 +110,12 @@ class CutStorm(NodeStorm):
         taken = taken_by_text(self.witness.arrivals())
         probes = [len(found) for text, found in taken.items() if text.startswith(_PROBE)]
         assert len(probes) == self.figures.cuts * len(self.nodes) * 2, "a probe is missing"
+
+
+def _unless_refused(node: Node, message: dict[str, Any]) -> Reply | None:
+    reply = node.ask("POST", "/api/v1/messages", message)
+    assert reply.status in {202, 503}, (reply.status, reply.body)
+    return None if reply.status == 503 else reply
 
 
 def go_on(storm: NodeStorm) -> None:

@@ -13,7 +13,7 @@ from paceline.stores.sqlite_migrate import check_ours, migrate, newest_version, 
 from paceline.stores.statements import Statement, load_statements
 
 OLDEST_SQLITE = 3_051_003  # jsonb_each came with 3.51.0; 3.51.3 mends a bug that could corrupt a WAL database
-_CACHE_KIB = 48 * 1024
+_CACHE_KIB = 40 * 1024
 _READER_CACHE_KIB = 4 * 1024
 
 
