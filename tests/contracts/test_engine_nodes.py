@@ -142,6 +142,23 @@ async def test_a_node_that_leaves_is_followed_at_once(tmp_path: Path) -> None:
         await until(lambda: second.core.owned == EVERY_PARTITION, 2)
 
 
+async def test_what_the_next_in_line_does_not_take_others_take(tmp_path: Path) -> None:
+    """One whose event loop is blocked keeps its lease: nobody may wait for it until it looks again."""
+    async with group(tmp_path) as nodes:
+        for _ in range(3):
+            await nodes.add()
+        await nodes.shared()
+        blocked, leaving, left = nodes.engines
+        looks = blocked.service.nodes
+        assert looks is not None and looks._task is not None
+        looks._task.cancel()
+        await asyncio.wait({looks._task})
+        before = set(blocked.store.nodes.owned if blocked.store.nodes else ())
+        await leaving.service.close(1)
+        await until(lambda: len(left.core.owned) == PARTITIONS - len(before))
+        looks.start()
+
+
 @pytest.mark.parametrize("behind_ms", [0, 1500])
 async def test_a_node_that_falls_silent_is_followed_and_its_windows_with_it(
     tmp_path: Path, behind_ms: int

@@ -20,7 +20,7 @@ from paceline.model.errors import EndedError, OccupiedError, PacelineError, Sche
 from paceline.model.ids import IdMaker
 from paceline.model.nodes import PARTITIONS, Node, Standing, Wake, partition_of, partition_of_flow
 from paceline.pacing.lane import Release
-from paceline.pacing.shares import share_of
+from paceline.pacing.shares import Overdue, next_gift, share_of
 from paceline.stores.base import Document
 from paceline.stores.nodes import Changed, NodeStore
 
@@ -29,8 +29,6 @@ LOOK_S: Final = 0.5
 PATIENCE_S: Final = 10.0
 """How long the calls of partitions that are to be given away may take; then they stay for a while."""
 REST_S: Final = 30.0
-TOGETHER: Final = 8
-"""So many partitions are given away at once: each pauses until the calls of all of them have ended."""
 FORGET_MS: Final = 40 * 86_400_000
 """Nodes that ended longer ago than any limit looks back are forgotten."""
 CALLS_S: Final = 2.0
@@ -52,6 +50,7 @@ class Nodes:
         self._pending: frozenset[int] = frozenset()  # owned, and not yet decided about
         self._unheard: list[Wake] = []  # taken out of the store: not to be lost
         self._rest_until: dict[int, float] = {}
+        self._overdue = Overdue(LOOK_S)
         self._forget_at = 0.0
         self._trouble_at: float | None = None
         self.standing: Standing | None = None
@@ -145,14 +144,18 @@ class Nodes:
         if shared and not self._store.owned:
             return
         senders = sorted(node.id for node in standing.nodes if node.sends and not node.lapsed)
-        share = share_of(self._store.id, standing.owners, senders)
+        overdue = self._overdue.seen(standing.owners, asyncio.get_running_loop().time())
+        share = share_of(self._store.id, standing.owners, senders, overdue)
         if share.take:
             taken = await self._store.take(share.take)
             log.info("took partitions", count=len(taken))
         gained = self._store.owned - self._core.owned - self._pending
         if gained:
             await self._gain(gained)
-        if share.offers and not share.take and not shared and self._giving is None:
+        seen = {number for number, owner in enumerate(standing.owners) if owner == self._store.id}
+        # What was given away since this was seen would be given a second time, as something else.
+        current = seen == self._store.owned
+        if share.offers and not share.take and not shared and self._giving is None and current:
             self._offer(share.offers)
 
     async def compare_clocks(self) -> None:
@@ -253,17 +256,11 @@ class Nodes:
 
     def _offer(self, offers: Sequence[tuple[int, str]]) -> None:
         """Give some of them away, to one node at a time: instead of those in the plan those that are least busy."""
-        now, calls = (
-            asyncio.get_running_loop().time(),
-            Counter(map(_partition, self._core.agenda.out.values())),
-        )
-        to = offers[0][1]
-        most = min(TOGETHER, sum(whose == to for _, whose in offers))
-        ready = [number for number in self._core.owned if self._rest_until.get(number, 0.0) <= now]
-        ready.sort(key=lambda number: (calls[number], number))
-        quiet = [number for number in ready[:most] if not calls[number]]
-        if ready:  # one that is busy goes alone: the others would wait for its calls
-            partitions = frozenset(quiet or ready[:1])
+        now = asyncio.get_running_loop().time()
+        calls = Counter(map(_partition, self._core.agenda.out.values()))
+        resting = [number for number, until in self._rest_until.items() if until > now]
+        partitions, to = next_gift(offers, self._core.owned, calls, resting)
+        if partitions:
             self._giving = asyncio.get_running_loop().create_task(self._give(partitions, to))
 
     async def _give(self, partitions: frozenset[int], to: str) -> None:
