@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from paceline.model.messages import Added, Entry, HandedOver, NewMessage, Revision
+from paceline.model.messages import Added, Entry, HandedOver, NewMessage, Revision, Settlement
 from paceline.model.nodes import Wake, partition_of_flow
 from paceline.model.states import WAITING, State
 from paceline.stores.base import Expired, Promoted
@@ -40,12 +40,10 @@ async def settle(session: Session, calls: Sequence[Settle]) -> Sequence[list[int
     """End hand-overs; answers each call's stale ids."""
     rows = [row for call in calls for row in call.settlements]
     notes = [note for call in calls for note in call.notes]
-    fitting: set[int] = set()
-    if rows:
-        arrays = columns(rows, 15)
-        # A provider's words are kept even where it sent what no text of the database can hold.
-        arrays[10:15] = [[_storable(text) for text in array] for array in arrays[10:15]]
-        fitting = {place - 1 for (place,) in await session.rows("settle", *arrays, session.slot)}
+    fitting = await _settle(session, rows)
+    missed = [place for place in range(len(rows)) if place not in fitting]
+    if missed:  # somebody may have changed the message under way just now, which moved its row
+        fitting |= {missed[place] for place in await _settle(session, [rows[place] for place in missed])}
     if notes:
         *arrays, stopped = columns(notes, 5)
         await session.run("note", *arrays, [_storable(text) for text in stopped])
@@ -58,6 +56,16 @@ async def settle(session: Session, calls: Sequence[Settle]) -> Sequence[list[int
         if place not in fitting:
             stale[owners.of(place)].append(row.id)
     return stale
+
+
+async def _settle(session: Session, rows: Sequence[Settlement]) -> set[int]:
+    """End hand-overs that are still the open ones; their places among the rows."""
+    if not rows:
+        return set()
+    arrays = columns(rows, 15)
+    # A provider's words are kept even where it sent what no text of the database can hold.
+    arrays[10:15] = [[_storable(text) for text in array] for array in arrays[10:15]]
+    return {place - 1 for (place,) in await session.rows("settle", *arrays, session.slot)}
 
 
 async def add(session: Session, calls: Sequence[Add]) -> Sequence[list[Added]]:

@@ -34,19 +34,21 @@ ON CONFLICT (flow, sender, state, slot) DO UPDATE SET count = tally.count + excl
 -- Makes hand-overs durable (fields of Mark; counted in slot $5) where the message is still pending in the flow that the mark names,
 -- and answers (position, HandedOver). Number, sender and start are the open journal line: it is written as a row when
 -- it ends, which spares writing it twice. OFFSET 0 (and + 0) keep flow and state out of the look-up: by them the
--- planner would go through all that is pending, since an index of just that is there.
+-- planner would go through all that is pending, since an index of just that is there. And the row is deleted by its place
+-- (ctid), as in the statements below: after a VACUUM of an empty table whose dead rows somebody's long transaction keeps, the
+-- planner takes it for one row and would go through all of them for each given one.
 -- arrow: pending -hand-over-> processing
 WITH fitting AS (
-  SELECT DISTINCT ON (line.id) line.id, line.flow, mark.account, mark.started, mark.place
+  SELECT DISTINCT ON (line.id) line.id, line.flow, line.spot, mark.account, mark.started, mark.place
   FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::bigint[]) WITH ORDINALITY
     AS mark (id, flow, account, started, place)
-  CROSS JOIN LATERAL (SELECT id, flow, state FROM waiting WHERE waiting.id = mark.id OFFSET 0) AS line
+  CROSS JOIN LATERAL (SELECT id, flow, state, ctid AS spot FROM waiting WHERE waiting.id = mark.id OFFSET 0) AS line
   WHERE line.flow = mark.flow AND line.state = 2
   ORDER BY line.id, mark.place
 ),
 gone AS (
   DELETE FROM waiting USING fitting
-  WHERE waiting.id = fitting.id AND waiting.state + 0 = 2 AND waiting.flow + 0 = fitting.flow
+  WHERE waiting.ctid = fitting.spot AND waiting.state + 0 = 2 AND waiting.flow + 0 = fitting.flow
   RETURNING waiting.*, fitting.account, fitting.started, fitting.place
 ),
 marked AS (
@@ -75,17 +77,18 @@ ORDER BY gone.place;
 -- arrow: processing -lose-> uncertain
 -- arrow: processing -expire-> expired
 WITH fitting AS (
-  SELECT DISTINCT ON (line.id) given.*
+  SELECT DISTINCT ON (line.id) given.*, line.spot
   FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::integer[], $5::bigint[], $6::bigint[], $7::bigint[],
               $8::bigint[], $9::bigint[], $10::text[], $11::text[], $12::text[], $13::text[], $14::text[], $15::text[])
     WITH ORDINALITY
     AS given (id, number, event, state, due_at, turn, attempts, started, finished, outcome, code, text, reference,
               result, moved_to, place)
-  JOIN under_way AS line ON line.id = given.id AND line.number = given.number
+  CROSS JOIN LATERAL (SELECT id, number, ctid AS spot FROM under_way WHERE under_way.id = given.id OFFSET 0) AS line
+  WHERE line.number = given.number
   ORDER BY line.id, given.place
 ),
 gone AS (
-  DELETE FROM under_way USING fitting WHERE under_way.id = fitting.id AND under_way.number = fitting.number
+  DELETE FROM under_way USING fitting WHERE under_way.ctid = fitting.spot AND under_way.number + 0 = fitting.number
   RETURNING fitting.*, under_way.flow, under_way.sender, under_way.expires_at, under_way.started_at AS handed_over
 ),
 known AS (
@@ -151,14 +154,14 @@ ON CONFLICT (account, recipient, "group") DO UPDATE SET
 -- arrow: scheduled -due-> pending
 -- arrow: retrying -due-> pending
 WITH due AS (
-  SELECT each.id, each.state, each.due, each.place
+  SELECT each.id, each.state, each.due, each.place, each.spot
   FROM unnest($4::bigint[]) AS owned (part)
   CROSS JOIN LATERAL (
-    (SELECT id, state, due_at - $3::bigint AS due, turn - $3::bigint AS place FROM waiting
+    (SELECT id, state, due_at - $3::bigint AS due, turn - $3::bigint AS place, ctid AS spot FROM waiting
      WHERE (flow & 63) = owned.part AND state = 1 AND due_at <= $1::bigint + $3::bigint
      ORDER BY due_at, id LIMIT $2::bigint)
     UNION ALL
-    (SELECT id, state, due_at, turn FROM waiting
+    (SELECT id, state, due_at, turn, ctid FROM waiting
      WHERE (flow & 63) = owned.part AND state = 4 AND due_at <= $1::bigint
      ORDER BY due_at, id LIMIT $2::bigint)
   ) AS each
@@ -166,7 +169,7 @@ WITH due AS (
 ),
 moved AS (
   UPDATE waiting SET state = 2, due_at = due.due, turn = due.place FROM due
-  WHERE waiting.id = due.id AND waiting.state + 0 = due.state
+  WHERE waiting.ctid = due.spot AND waiting.state + 0 = due.state
   RETURNING waiting.*, due.state AS old_state
 ),
 counts AS (
@@ -198,16 +201,16 @@ CROSS JOIN LATERAL (
 -- arrow: pending -expire-> expired
 -- arrow: retrying -expire-> expired
 WITH late AS (
-  SELECT each.id FROM unnest($4::bigint[]) AS owned (part)
+  SELECT each.id, each.spot FROM unnest($4::bigint[]) AS owned (part)
   CROSS JOIN LATERAL (
-    SELECT id, expires_at FROM waiting
+    SELECT id, expires_at, ctid AS spot FROM waiting
     WHERE (flow & 63) = owned.part AND expires_at IS NOT NULL AND expires_at <= $1::bigint + $3::bigint
     ORDER BY expires_at, id LIMIT $2::bigint
   ) AS each
   ORDER BY each.expires_at, each.id LIMIT $2::bigint
 ),
 gone AS (
-  DELETE FROM waiting USING late WHERE waiting.id = late.id RETURNING waiting.*
+  DELETE FROM waiting USING late WHERE waiting.ctid = late.spot RETURNING waiting.*
 ),
 over AS (
   INSERT INTO ended (id, flow, state, number, attempts, due_at, turn, expires_at, sender, started_at, finished_at)
@@ -267,16 +270,21 @@ WITH fitting AS (
     WITH ORDINALITY
     AS given (id, number, from_state, to_state, event, due_at, turn, expires_at, priority, flow, account, pool,
               attempts, reason, place)
-  JOIN entry ON entry.id = given.id AND entry.number = given.number AND entry.state = given.from_state
-  WHERE NOT (entry.state = 3 AND given.to_state IS NULL)
+  CROSS JOIN LATERAL (SELECT * FROM entry WHERE entry.id = given.id OFFSET 0) AS entry
+  WHERE entry.number = given.number AND entry.state = given.from_state
+    AND NOT (entry.state = 3 AND given.to_state IS NULL)
   ORDER BY entry.id, given.place
 ),
 -- Out of the one table and into the other, which may be the same: a row is taken out before it is put in, because
 -- putting in reads what taking out gave back.
 from_waiting AS (
-  DELETE FROM waiting USING fitting
-  WHERE waiting.id = fitting.id AND waiting.number = fitting.number AND waiting.state + 0 = fitting.old_state
-  RETURNING fitting.*
+  DELETE FROM waiting USING (
+    SELECT fitting, line.spot FROM fitting
+    CROSS JOIN LATERAL (SELECT ctid AS spot FROM waiting WHERE waiting.id = fitting.id OFFSET 0) AS line
+  ) AS found
+  WHERE waiting.ctid = found.spot AND waiting.number + 0 = (found.fitting).number
+    AND waiting.state + 0 = (found.fitting).old_state
+  RETURNING (found.fitting).*
 ),
 from_under_way AS (
   DELETE FROM under_way USING fitting
