@@ -116,7 +116,9 @@ async def test_a_schema_is_not_changed_under_the_nodes_that_use_it(
     known = load_migrations("postgres")
     note = Migration(len(known) + 1, "note", "ALTER TABLE message ADD COLUMN note text", "-")
     monkeypatch.setattr(postgres_migrate, "load_migrations", lambda _dialect: (*known, note))
-    with pytest.raises(OccupiedError, match=rf"in use by process {os.getpid()} .*stop all nodes first"):
+    with pytest.raises(
+        OccupiedError, match=rf"with which process {os.getpid()} .*cannot work; stop these first"
+    ):
         await PostgresStore(url_for(tmp_path)).open(NOW)
     for store in stores:
         await store.close()

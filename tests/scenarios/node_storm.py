@@ -204,6 +204,9 @@ class NodeStorm:
     patience = 3.0
     """Seconds that a client waits for an answer."""
 
+    limit = LIMIT
+    kind: type[Node] = Node
+
     def __init__(
         self,
         folder: Path,
@@ -225,23 +228,27 @@ class NodeStorm:
 
     def run(self, victims: int, count: int = 3, low: float = 0.2, high: float = 1.5) -> Figures:
         """Kill or stop so many nodes, `low` to `high` seconds apart; of the `count` nodes one is always left alone."""
-        latency = ("--latency", "0.005-0.02", "--seed", str(self.seed))
         with ExitStack() as stack:
-            self.witness = stack.enter_context(Witness(self.folder, *latency, limits=(LIMIT,)))
-            for number in range(count):
-                node = Node(self.folder, number, self.store, self.broken)
-                if number:
-                    node.share_keys(self.nodes[0])
-                self.nodes.append(stack.enter_context(node))
-                node.begin()
-            for index in range(self.accounts):
-                limits = [f"{LIMIT[0]}/{LIMIT[1]:g}s"]
-                self.nodes[0].account(
-                    f"a{index}", self.witness, 1000 + index, concurrency=5, limits=limits, pool=f"p{index}"
-                )
-            self._shared(count)
+            self._come_together(stack, count)
             self._storm(victims, low, high)
         return self.figures
+
+    def _come_together(self, stack: ExitStack, count: int) -> None:
+        """The witness, so many nodes with an even share each, and the accounts."""
+        latency = ("--latency", "0.005-0.02", "--seed", str(self.seed))
+        self.witness = stack.enter_context(Witness(self.folder, *latency, limits=(self.limit,)))
+        for number in range(count):
+            node = self.kind(self.folder, number, self.store, self.broken)
+            if number:
+                node.share_keys(self.nodes[0])
+            self.nodes.append(stack.enter_context(node))
+            node.begin()
+        limits = [f"{self.limit[0]}/{self.limit[1]:g}s"]
+        for index in range(self.accounts):
+            self.nodes[0].account(
+                f"a{index}", self.witness, 1000 + index, concurrency=5, limits=limits, pool=f"p{index}"
+            )
+        self._shared(count)
 
     def _clients(self) -> Sequence[Client]:
         return [Client(self, number) for number in range(CLIENTS)]
@@ -257,13 +264,22 @@ class NodeStorm:
         until(lambda: all(n.ask("GET", last).status == 200 for n in self.nodes), "all know the accounts")
 
     def _storm(self, victims: int, low: float, high: float) -> None:
+        def faults() -> None:
+            while self.figures.faults < victims:
+                time.sleep(self.chance.uniform(low, high))
+                self._fault()
+
+        self._sending(faults)
+        drained(self.nodes[0], 300)
+        self._judge()
+
+    def _sending(self, act: Callable[[], None]) -> None:
+        """Do something while the clients send."""
         self.clients = self._clients()
         for client in self.clients:
             client.thread.start()
         try:
-            while self.figures.faults < victims:
-                time.sleep(self.chance.uniform(low, high))
-                self._fault()
+            act()
         finally:
             self.over.set()
             for client in self.clients:
@@ -271,8 +287,6 @@ class NodeStorm:
         for client in self.clients:
             if client.failure is not None:
                 raise client.failure
-        drained(self.nodes[0], 300)
-        self._judge()
 
     def _fault(self) -> None:
         """Kill or stop one node, or two at once; the others follow; then it comes back."""
@@ -356,8 +370,10 @@ class NodeStorm:
         figures.audit = self._audit()
 
     def _judge_limits(self, senders: dict[str, list[int]]) -> None:
-        self.figures.exceeded = sum(exceeded(moments, LIMIT) for moments in senders.values())
-        self.figures.worst = max((worst_count(moments, LIMIT[1]) for moments in senders.values()), default=0)
+        self.figures.exceeded = sum(exceeded(moments, self.limit) for moments in senders.values())
+        self.figures.worst = max(
+            (worst_count(moments, self.limit[1]) for moments in senders.values()), default=0
+        )
 
     def _audit(self) -> list[str]:
         """What the store's own journal and counts say."""

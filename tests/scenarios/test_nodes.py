@@ -1,12 +1,15 @@
-"""Several nodes on one PostgreSQL store, some of which are killed or stopped while they send."""
+"""Several nodes on one PostgreSQL store, some of which are killed, stopped or replaced while they send."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
-from tests.contracts.stores.postgres_server import url_for
+from tests.contracts.stores.postgres_server import ask, url_for
 from tests.contracts.stores.postgres_standby import Pair
+from tests.scenarios.newer import LATER
 from tests.scenarios.node_storm import node_storm
+from tests.scenarios.rolling import Rolling
 from tests.scenarios.store_storm import CutStorm, StoreStorm
 
 pytestmark = pytest.mark.slow
@@ -39,3 +42,17 @@ def test_connections_that_the_database_ends_are_opened_again(tmp_path: Path) -> 
     assert figures.broken == []
     assert (figures.unanswered, figures.without_retry) == (0, 0)
     assert figures.cuts == 6 and figures.taken > 30
+
+
+def test_every_node_is_replaced_by_a_later_version_while_all_send(tmp_path: Path) -> None:
+    rolling = Rolling(tmp_path, url_for(tmp_path))
+    figures = rolling.replace_all()
+    print("\n".join(rolling.lines()))
+    assert figures.broken == []
+    assert figures.uncertain == 0
+    assert figures.taken > 200
+    assert rolling.steps_taken == 1
+    assert asyncio.run(ask(tmp_path, "SELECT version FROM paceline_schema")) == LATER.version
+    assert "newer Paceline" in rolling.refused and "cannot work with it" in rolling.refused
+    assert rolling.gap < 6  # 2 s are promised, and measured when the machine is quiet; others may use it
+    assert max(rolling.delays) < 8

@@ -48,7 +48,7 @@ from paceline.stores.base import (
 )
 from paceline.stores.calls import Add, HandOver, Kind, Moment, Revise, Settle
 from paceline.stores.postgres_address import parse_address
-from paceline.stores.postgres_migrate import lock, migrate
+from paceline.stores.postgres_migrate import Steps, bring_up_to_date
 from paceline.stores.postgres_node import LEASE_S, Membership
 from paceline.stores.postgres_nodes import PostgresNodes
 from paceline.stores.postgres_reader import Readers, flow_states, in_one_moment
@@ -80,15 +80,17 @@ _ALL: Final = 2**62
 class PostgresStore:
     """A `Store` in one schema of a PostgreSQL database. `open` binds it to the running event loop."""
 
-    def __init__(self, url: str, role: str = "all", lease_s: float = LEASE_S) -> None:
-        """Name the database; a node of the role "api" sends nothing, one that is "alone" shares with nobody. Others may follow `lease_s` after it fell silent.
+    def __init__(self, url: str, role: str = "all", lease_s: float = LEASE_S, steps: Steps = None) -> None:
+        """Name the database; a node of the role "api" sends nothing, one that is "alone" shares with nobody.
+
+        Others may follow `lease_s` after it fell silent. `steps` are those of the schema that it knows: None for ours.
 
         Raises:
             InvalidError: the URL is none of a PostgreSQL database.
         """
         self.address = parse_address(url)
         self.nodes = PostgresNodes(self)
-        self._role, self._lease_s = role, lease_s
+        self._role, self._lease_s, self._steps = role, lease_s, steps
         self._writer_or_none: Writer | None = None
         self._quick: Readers | None = None
         self._slow: Readers | None = None
@@ -106,10 +108,9 @@ class PostgresStore:
         reconnect = partial(self._connect, member.writer_name)
         session = await reconnect()
         try:
-            await lock(session, self.address)
-            await migrate(session, self.address)
+            program = await bring_up_to_date(session, self.address, self._steps, exact=self._role == "alone")
             begun = passed_ms()
-            await member.join(session)
+            await member.join(session, program)
             await session.value("unlock", self.address.schema)
         except Exception as error:
             await session.close()

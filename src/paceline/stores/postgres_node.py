@@ -53,8 +53,10 @@ class Membership:
         """The partitions that it owns, in order."""
         return sorted(self.owned)
 
-    async def join(self, session: Session) -> None:
+    async def join(self, session: Session, program: int) -> None:
         """Become a node; the lock of the schema is held. Alone, it takes every partition at once.
+
+        `program` is the newest schema that this program knows: who changes the schema looks at it.
 
         Raises:
             OccupiedError: there are as many nodes as there can be, or one that has to be alone.
@@ -72,7 +74,14 @@ class Membership:
         async with session.connection.transaction():
             await session.run("lock_members", self._address.schema)
             slot = await session.value(
-                "join", self.id, socket.gethostname(), self.role, machine(), os.getpid(), self.lease_ms
+                "join",
+                self.id,
+                socket.gethostname(),
+                self.role,
+                machine(),
+                os.getpid(),
+                self.lease_ms,
+                program,
             )
             if slot is None:
                 raise OccupiedError(f"{self._address.name} has {PARTITIONS} nodes; stop one of them first")

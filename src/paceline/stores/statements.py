@@ -13,6 +13,7 @@ from importlib.resources.abc import Traversable
 import msgspec
 
 _NAME = re.compile(r"--\s*name:\s*([a-z][a-z0-9_]*)\s*")
+_OLDEST = re.compile(r"^--\s*oldest program:\s*([0-9]+)\s*$", re.MULTILINE)
 _ARROW = re.compile(r"--\s*arrow:\s*([a-z]+)\s+-([a-z-]+)->\s+([a-z]+)\s*")
 
 
@@ -36,13 +37,21 @@ class Statement(msgspec.Struct, frozen=True):
 class Migration(msgspec.Struct, frozen=True):
     """One step of the schema: a script from `version` - 1 to `version`, and one that leads back (`down`).
 
-    The first has no way back: before it there is nothing.
+    The first has no way back: before it there is nothing. A program is named by the newest version that it knows: from
+    the program `oldest` on nodes may work while this step is taken and after it. The script says it in a line
+    ``-- oldest program: 4``; where it does not, no older one may.
     """
 
     version: int
     name: str
     script: str
     down: str = ""
+
+    @property
+    def oldest(self) -> int:
+        """The oldest program that may work with the schema after this step."""
+        said = _OLDEST.search(self.script)
+        return int(said[1]) if said else self.version
 
 
 @cache

@@ -2,10 +2,11 @@
 -- milliseconds since 1970.
 
 -- name: join
--- A new node (id, name, role, machine, process, lease in ms) in the lowest free slot, which is answered; no row when all
--- are taken.
-INSERT INTO node (id, slot, name, role, machine, process, started_at, heartbeat_at, lease_ends_at, off, boot, boot_offset)
-SELECT $1, free.slot, $2, $3, $4, $5, clock.now, clock.now, clock.now + $6::bigint, 0, '', 0
+-- A new node (id, name, role, machine, process, lease in ms, program) in the lowest free slot, which is answered; no row
+-- when all are taken.
+INSERT INTO node (id, slot, name, role, machine, process, started_at, heartbeat_at, lease_ends_at, off, boot, boot_offset,
+                  program)
+SELECT $1, free.slot, $2, $3, $4, $5, clock.now, clock.now, clock.now + $6::bigint, 0, '', 0, $7
 FROM (SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now) AS clock,
      (SELECT slot FROM generate_series(0, 63) AS slot
       WHERE NOT EXISTS (SELECT FROM node WHERE node.slot = slot.slot AND ended_at IS NULL) ORDER BY slot LIMIT 1) AS free

@@ -23,8 +23,13 @@ SELECT to_regclass(format('%I.paceline_schema', $1::text)) IS NOT NULL AS ours,
         WHERE n.nspname = $1 AND c.relkind IN ('r', 'p', 'v', 'm') AND c.relname <> 'paceline_schema') AS others;
 
 -- name: version
--- The version of the schema.
-SELECT version FROM paceline_schema;
+-- The version of the schema, and the oldest program that may work with it. The first version does not say: there, only
+-- programs of that version do.
+SELECT version, coalesce((to_jsonb(known) ->> 'oldest')::integer, version) AS oldest FROM paceline_schema AS known;
+
+-- name: programs
+-- The nodes that have not ended, each with the newest schema that its program knows.
+SELECT id, coalesce((to_jsonb(node) ->> 'program')::integer, 1) AS program FROM node WHERE ended_at IS NULL ORDER BY id;
 
 -- name: make_version
 -- Where the version is kept: one row.
@@ -34,6 +39,10 @@ CREATE TABLE paceline_schema (place integer PRIMARY KEY CHECK (place = 1), versi
 -- Writes the version in the transaction of the step that leads to it.
 INSERT INTO paceline_schema VALUES (1, $1)
 ON CONFLICT (place) DO UPDATE SET version = excluded.version;
+
+-- name: put_oldest
+-- Writes the oldest program that may work with the schema, in the same transaction.
+UPDATE paceline_schema SET oldest = $1;
 
 -- name: lock
 -- Takes the lock of the schema $1 for as long as the connection lives or until `unlock`: one at a time brings it up to
