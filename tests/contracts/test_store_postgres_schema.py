@@ -179,7 +179,7 @@ async def test_nobody_is_held_up_while_a_step_waits_for_its_moment(
     new = knowing(tmp_path, EASY)
     opening = asyncio.ensure_future(new.open(NOW))
     timing = asyncio.ensure_future(worst_commit(old[0], opening.done))
-    await asyncio.sleep(3.0)
+    await asyncio.sleep(6.0)
     assert not opening.done()
     assert await ask(tmp_path, "SELECT to_regclass('t" + str(EASY.version) + "')") is None
     await reader.execute("ROLLBACK")
