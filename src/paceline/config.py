@@ -46,7 +46,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         store_wait: how long a PostgreSQL server that cannot be reached is waited for at the start.
         outbox: URLs of the outboxes in applications' databases that are relayed: postgresql://USER@HOST/DATABASE or
             sqlite:///FILE, with ?schema= and &tenant=.
-        role: of several nodes on one store, `api` sends nothing, `sender` and `all` send what falls to them.
+        role: of several nodes on one store, `api` sends nothing, `sender` sends what falls to it and takes no
+            messages, `all` does both.
         lease: how long a node that cannot be heard keeps what it sends before others follow it.
         outgoing_allow: networks that webhooks and base URLs may reach besides public ones.
         log_level: least level that is logged.

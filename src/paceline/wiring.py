@@ -66,10 +66,9 @@ def make_store(settings: Settings) -> Store:
     if _is_postgres(settings):
         store: Store = _postgres().PostgresStore(settings.store or "", settings.role, settings.lease)
         return store
-    if settings.role == "api":
-        raise InvalidError(
-            [Problem("/role", "api is for a node beside others, which takes a store in PostgreSQL (--store)")]
-        )
+    if settings.role != "all":
+        text = f"{settings.role} is for a node beside others, which takes a store in PostgreSQL (--store)"
+        raise InvalidError([Problem("/role", text)])
     return SqliteStore(_store_path(settings), mark_copy)
 
 
@@ -340,7 +339,8 @@ def _spare_the_collector() -> None:
 def _greet(settings: Settings, port: int, *, first: bool) -> None:
     key = settings.data / KEY_FILE
     made = "An admin key was made" if first else "The admin key is"
-    sys.stdout.write(
-        f"Paceline listens on http://{settings.host}:{port} (API reference: /docs)\n{made} in {key}\n"
+    offers = (
+        "role sender: /health and /metrics alone" if settings.role == "sender" else "API reference: /docs"
     )
+    sys.stdout.write(f"Paceline listens on http://{settings.host}:{port} ({offers})\n{made} in {key}\n")
     sys.stdout.flush()

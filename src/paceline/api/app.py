@@ -6,8 +6,9 @@ from starlette.routing import Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from paceline.api.door import Door
+from paceline.api.elsewhere import SENDER, Elsewhere
 from paceline.api.ingest import Ingest
-from paceline.api.pages import page_routes
+from paceline.api.pages import page_routes, watch_routes
 from paceline.api.problems import ClientGoneError, RefusedError, answer_to
 from paceline.api.routes import PREFIX, api_routes
 from paceline.api.stopping import Stopping
@@ -21,11 +22,16 @@ class App:
     """An ASGI application."""
 
     def __init__(self, service: Service, settings: Settings) -> None:
-        """Wire the parts."""
+        """Wire the parts. A node that only sends has no others than health and metrics."""
         self._stopping = Stopping()
         self._door = Door(service, settings.host)
+        self._fast: dict[str, ASGIApp] = {}
+        if settings.role == SENDER:
+            routes = watch_routes(service, self._door)
+            self._router = Router(routes, redirect_slashes=False, default=Elsewhere(service, self._door))
+            return
         ingest = Ingest(service, settings, self._door, self._stopping)
-        self._fast: dict[str, ASGIApp] = {
+        self._fast = {
             f"{PREFIX}/messages": ingest.single,
             f"{PREFIX}/messages/batch": ingest.batch,
         }

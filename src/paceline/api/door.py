@@ -78,6 +78,15 @@ class Door:
             raise RefusedError(401, "this key is not known, or it was revoked", headers=_CHALLENGE)
         return caller
 
+    def is_known(self, headers: Headers) -> bool:
+        """Whether the caller may be told of the installation: on this machine, or with a key that is no tenant's."""
+        if self.is_local:
+            return True
+        try:
+            return self.caller(headers).tenant is None
+        except RefusedError:
+            return False
+
     def require(self, headers: Headers, role: str) -> Caller:
         """Who holds the key, if it has at least `role`."""
         caller = self.caller(headers)

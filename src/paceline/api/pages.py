@@ -1,4 +1,4 @@
-"""What is outside `/api/v1`: health, metrics, the reference, the start page."""
+"""What is outside `/api/v1`: health and metrics of every node, the reference, the start page."""
 
 import base64
 import hashlib
@@ -42,6 +42,12 @@ class Page:
 
 def page_routes(service: Service, door: Door) -> list[BaseRoute]:
     """Their addresses."""
+    views: dict[str, View] = {"/": _start, "/docs": _docs, "/openapi.json": _openapi}
+    return [*(Route(path, Page(view)) for path, view in views.items()), *watch_routes(service, door)]
+
+
+def watch_routes(service: Service, door: Door) -> list[BaseRoute]:
+    """What every node answers, whatever its role: whether it is well, and its figures."""
 
     async def ready(_: Headers) -> Answer:
         if service.ready:
@@ -54,14 +60,7 @@ def page_routes(service: Service, door: Door) -> list[BaseRoute]:
         kind = (b"content-type", CONTENT_TYPE_LATEST.encode())
         return Answer(200, generate_latest(service.watch.metrics()), (kind, *PRIVATE))
 
-    views: dict[str, View] = {
-        "/": _start,
-        "/docs": _docs,
-        "/openapi.json": _openapi,
-        "/health/live": _live,
-        "/health/ready": ready,
-        "/metrics": metrics,
-    }
+    views: dict[str, View] = {"/health/live": _live, "/health/ready": ready, "/metrics": metrics}
     return [Route(path, Page(view)) for path, view in views.items()]
 
 

@@ -22,6 +22,7 @@ KINDS: Final[Mapping[int, tuple[str, str]]] = {
     409: ("conflict", "It contradicts what is stored"),
     413: ("too-large", "The request is too large"),
     415: ("content-type", "That type of content is not taken here"),
+    421: ("elsewhere", "Another node answers that"),
     422: ("invalid", "The input is not valid"),
     429: ("too-many", "Too many requests"),
     500: ("internal", "Something went wrong here"),

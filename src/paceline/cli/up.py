@@ -34,8 +34,8 @@ def up(
         store: URL of another store than the SQLite file in the data folder, such as
             postgresql://user@host/database. A password is better kept in PACELINE_STORE.
         outbox: URL of an application's database whose outbox is relayed; see paceline outbox. May be given again.
-        role: Of several nodes on one PostgreSQL store, one with the role api sends nothing; with all or sender it
-            sends its share. Default: all.
+        role: Of several nodes on one PostgreSQL store, one with the role api sends nothing; one with the role sender
+            sends its share and takes no messages, it answers /health and /metrics alone. Default: all, both.
         config: Read this file instead of ./paceline.toml.
         setting: Any other setting, as name=value. May be given again.
     """
