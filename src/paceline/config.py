@@ -19,6 +19,7 @@ import msgspec
 
 from paceline.model.durations import parse_duration
 from paceline.model.errors import InvalidError, Problem
+from paceline.model.nodes import PARTITIONS
 
 FILE_NAME: Final = "paceline.toml"
 PREFIX: Final = "PACELINE_"
@@ -48,6 +49,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             sqlite:///FILE, with ?schema= and &tenant=.
         role: of several nodes on one store, `api` sends nothing, `sender` sends what falls to it and takes no
             messages, `all` does both.
+        processes: how many nodes `paceline up` runs on this machine; more than one take a store in PostgreSQL.
         lease: how long a node that cannot be heard keeps what it sends before others follow it.
         outgoing_allow: networks that webhooks and base URLs may reach besides public ones.
         log_level: least level that is logged.
@@ -69,6 +71,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     store_wait: float = 60.0
     outbox: tuple[str, ...] = ()
     role: str = "all"
+    processes: int = 1
     lease: float = 5.0
     outgoing_allow: tuple[Network, ...] = ()
     log_level: str = "info"
@@ -101,7 +104,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         }
 
 
-_OPTIONS: Final = frozenset({"host", "port", "data", "store", "outbox", "role"})
+_OPTIONS: Final = frozenset({"host", "port", "data", "store", "outbox", "role", "processes"})
 """Settings that have an option of their own; the others are given with --set."""
 NAMES: Final = tuple(name for name in Settings.__struct_fields__ if name != "origins")
 
@@ -309,6 +312,7 @@ _READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "store_wait": partial(_seconds, 0, _DAY),
     "outbox": _outboxes,
     "role": partial(_choice, ("all", "api", "sender")),
+    "processes": partial(_integer, 1, PARTITIONS),
     "lease": partial(_seconds, 1, 300),
     "outgoing_allow": _networks,
     "log_level": partial(_choice, ("debug", "info", "warning", "error")),

@@ -266,13 +266,15 @@ async def open_service(settings: Settings, handlers: Handlers | None = None) -> 
     return service
 
 
-def serve(settings: Settings, handlers: Handlers | None = None) -> int:
-    """Run the server until it is told to stop; the exit code."""
+def serve(
+    settings: Settings, handlers: Handlers | None = None, started: Callable[[], None] | None = None
+) -> int:
+    """Run the server until it is told to stop; the exit code. `started` is called once it sends and listens."""
     configure_logging(settings.log_level, settings.log_format)
     sys.setswitchinterval(SWITCH_S)
     try:
         runner: Callable[..., Any] = _uvloop_run()
-        return int(runner(_serve(settings, handlers)))
+        return int(runner(_serve(settings, handlers, started)))
     except PacelineError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
@@ -288,7 +290,7 @@ def _uvloop_run() -> Callable[..., Any]:
     return uvloop.run
 
 
-async def _serve(settings: Settings, handlers: Handlers | None) -> int:
+async def _serve(settings: Settings, handlers: Handlers | None, started: Callable[[], None] | None) -> int:
     from paceline.api.app import build
     from paceline.api.server import Server
 
@@ -308,6 +310,8 @@ async def _serve(settings: Settings, handlers: Handlers | None) -> int:
         sys.stdout.write(f"ON HOLD: nothing is sent. {service.holds.held.text};\n{HOW}\n")
         sys.stdout.flush()
     _spare_the_collector()
+    if started is not None:
+        started()
     try:
         await server.serve()
     finally:

@@ -61,3 +61,19 @@ def test_a_log_for_programs_is_one_line_of_json_for_each_event(monkeypatch: pyte
             assert not [sign for sign in str(value) if not sign.isprintable() and sign != "\n"]
     assert lines[0]["token"] == "[redacted]"
     assert "WrongError: a" in lines[2]["exception"]
+
+
+def test_each_line_is_written_at_once_with_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else lines of processes that share the stream run into each other."""
+    pieces: list[str] = []
+
+    class Stream(io.StringIO):
+        def write(self, text: str) -> int:
+            pieces.append(text)
+            return len(text)
+
+    monkeypatch.setattr("sys.stderr", Stream())
+    configure_logging("info", "json")
+    structlog.get_logger("test").warning("told", account="a")
+    (piece,) = pieces
+    assert json.loads(piece)["event"] == "told" and piece.endswith("}\n")

@@ -3,11 +3,14 @@
 import os
 import socket
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from paceline.model.errors import InvalidError, PacelineError, Problem
+
+if TYPE_CHECKING:
+    from paceline.config import Settings
 
 
 def up(
@@ -18,6 +21,7 @@ def up(
     store: str | None = None,
     outbox: Annotated[list[str] | None, Parameter(negative="", consume_multiple=False)] = None,
     role: str | None = None,
+    processes: int | None = None,
     config: Path | None = None,
     setting: Annotated[list[str] | None, Parameter(name="--set", negative="", consume_multiple=False)] = None,
 ) -> int:
@@ -36,6 +40,9 @@ def up(
         outbox: URL of an application's database whose outbox is relayed; see paceline outbox. May be given again.
         role: Of several nodes on one PostgreSQL store, one with the role api sends nothing; one with the role sender
             sends its share and takes no messages, it answers /health and /metrics alone. Default: all, both.
+        processes: Run so many nodes on this machine, which share a store in PostgreSQL and take as many ports from --port
+            on. Without --role the first takes messages and sends, the others send. One that dies is started again.
+            Default: 1.
         config: Read this file instead of ./paceline.toml.
         setting: Any other setting, as name=value. May be given again.
     """
@@ -44,16 +51,28 @@ def up(
 
     give_large_pieces_back()
     arguments: dict[str, Any] = _pairs(setting or [])
-    arguments.update(
-        {"host": host, "port": port, "data": data, "store": store, "outbox": outbox, "role": role}
-    )
+    named = {"host": host, "port": port, "data": data, "store": store, "outbox": outbox, "role": role,
+             "processes": processes}  # fmt: skip
+    arguments |= {name: value for name, value in named.items() if value is not None}
     settings = load(arguments, os.environ, config)
+    if settings.processes > 1:
+        return _several(settings, arguments, config)
     _check_folder(settings.data, settings.origin("data"))
     _check_port(settings.host, settings.port, settings.origin("port"))
 
     from paceline import wiring
 
     return int(wiring.serve(settings, {}) or 0)
+
+
+def _several(settings: "Settings", arguments: dict[str, Any], config: Path | None) -> int:
+    from paceline.cli import processes
+
+    processes.check(settings)
+    _check_folder(settings.data, settings.origin("data"))
+    for port in processes.ports(settings):
+        _check_port(settings.host, port, settings.origin("port"))
+    return processes.run(settings, arguments, config)
 
 
 def _pairs(given: list[str]) -> dict[str, Any]:
