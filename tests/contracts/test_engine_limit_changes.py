@@ -53,7 +53,7 @@ async def of_everything(engine: Engine) -> dict[str, Any]:
 @pytest.mark.parametrize("refuse", [False, True], ids=["slow", "refused once"])
 @pytest.mark.parametrize("change", [of_the_account, of_everything])
 async def test_sends_whose_lines_are_not_on_disk_yet_count_in_the_new_limit(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch, change: Change, refuse: bool
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, change: Change, refuse: bool, store_kind: str
 ) -> None:
     disk = SlowDisk(engine, monkeypatch, refuse=refuse)
     first = await engine.send()
@@ -69,7 +69,8 @@ async def test_sends_whose_lines_are_not_on_disk_yet_count_in_the_new_limit(
     early = changing.done()
     disk.free.set()
     assert (await changing)["used"] == 2
-    assert not early
+    # PostgreSQL counts a wide limit itself, with the calls that it knows to be under way: nothing has to be waited for.
+    assert not early or (store_kind == "postgres" and change is of_everything)
     for id_ in (first, second):
         assert (await engine.ended(id_))["state"] == "completed"
     await engine.ended(await engine.send())

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from paceline.model.errors import ConflictError, OccupiedError, UnavailableError
-from paceline.model.messages import HandedOver, Mark
+from paceline.model.errors import ConflictError, UnavailableError
+from paceline.model.messages import Mark
 from paceline.model.nodes import EVERY_PARTITION, PARTITIONS, partition_of
+from paceline.stores.nodes import Handed
 from paceline.stores.postgres import PostgresStore
-from tests.contracts.stores.engine_group import LEASE_S, Group, accounts, group, silence, until
+from tests.contracts.stores.engine_group import LEASE_S, accounts, group, silence, until
 from tests.contracts.test_engine_support import ADMIN, Engine
 
 
@@ -239,17 +240,18 @@ async def test_a_call_does_not_begin_after_the_lease_even_where_it_was_handed_ov
 ) -> None:
     async with group(tmp_path) as nodes:
         first = await nodes.add()
-        hand_over, store = first.store.hand_over, first.store.nodes
+        store = first.store.nodes
         assert store is not None
+        hand_over = store.hand_over
 
-        async def slow(marks: Sequence[Mark], now: int) -> list[HandedOver]:
-            handed = await hand_over(marks, now)
+        async def slow(marks: Sequence[Mark], *more: Any) -> Handed:
+            handed = await hand_over(marks, *more)
             silence(first)
             while store.may_send():
                 await asyncio.sleep(0.01)
             return handed
 
-        monkeypatch.setattr(first.store, "hand_over", slow)
+        monkeypatch.setattr(store, "hand_over", slow)
         id_ = await first.send(account="a0")
         await until(lambda: not store.may_send())
         await asyncio.sleep(0.1)
@@ -375,24 +377,3 @@ async def test_a_persons_change_elsewhere_is_followed(tmp_path: Path) -> None:
         again = await second.service.actions.retry(ADMIN, ids[1])
         assert again["id"] == ids[1]
         assert (await second.ended(ids[1]))["state"] == "completed"
-
-
-async def test_a_limit_that_two_would_have_to_share_is_refused(tmp_path: Path) -> None:
-    async with group(tmp_path) as nodes:
-        first = await nodes.add()
-        await nodes.add()
-        rule = {"scope": {"channel": "script"}, "limit": "5/s"}
-        with pytest.raises(ConflictError, match="stop the other nodes"):
-            await first.service.limits.put(ADMIN, "all", rule)
-        with pytest.raises(ConflictError, match="stop the other nodes"):
-            await first.service.queues.put(ADMIN, "notification", {"concurrency": 3})
-        await first.service.queues.put(ADMIN, "notification", {"max_attempts": 3})
-        await nodes.engines[1].service.close(1)
-        await until(lambda: first.core.owned == EVERY_PARTITION)
-        await first.service.limits.put(ADMIN, "all", rule)
-        with pytest.raises(OccupiedError, match=r"the limit all cannot be shared .* --role api"):
-            await nodes.add()
-        serving = await Group(tmp_path / "n0", nodes._stack).add_to(tmp_path, "api")
-        assert "all" in serving.core.directory.rules
-        await serving.service.limits.delete(ADMIN, "all")
-        await until(lambda: not first.core.directory.rules, 1)

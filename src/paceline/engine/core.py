@@ -1,7 +1,8 @@
 """The parts of the engine, put together once, and the few steps that need several of them."""
 
+import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -19,6 +20,7 @@ from paceline.engine.happenings import Happenings
 from paceline.engine.intake import Intake
 from paceline.engine.loop_watch import LoopWatch
 from paceline.engine.outlook import Outlook
+from paceline.engine.places import Places
 from paceline.engine.secrets import Vault
 from paceline.engine.suspects import Suspects
 from paceline.engine.threads import ThreadPool
@@ -28,6 +30,7 @@ from paceline.model.ids import IdMaker, to_text
 from paceline.model.messages import Entry, FlowKey, HandedOver, NewMessage, Settlement
 from paceline.model.nodes import EVERY_PARTITION, partition_of, partition_of_flow
 from paceline.model.states import State
+from paceline.model.wide import Wide
 from paceline.pacing.agenda import Agenda
 from paceline.pacing.circuit import Circuit
 from paceline.pacing.lane import Account
@@ -104,6 +107,8 @@ class Core:
         if store.nodes is not None:
             self.owned = frozenset()
             self.dispatcher.may_send = self.attempts.may_send = store.nodes.may_send
+            self.dispatcher.places = Places(store.nodes, self.agenda)
+            self.dispatcher.places.apart = lambda: self.gates.apart
         self.dispatcher.follow_up = self._callback
         self.gates.written = self.dispatcher.written
 
@@ -118,15 +123,36 @@ class Core:
         """Whether this process decides about a lane."""
         return partition_of(lane) in self.owned
 
-    async def put_alone(self, documents: Sequence[Document]) -> None:
-        """Put documents that hold only while no other node sends: what they say is counted in one process.
+    async def change_wide(
+        self, limits: Sequence[Wide], dropped: Sequence[str], act: Callable[[], Awaitable[None]],
+        put: Sequence[Document] = (), removed: tuple[str, str, str] | None = None,
+    ) -> None:  # fmt: skip
+        """Put or remove a document that says something about wide limits, then bring it into force here by `act`.
 
-        Raises:
-            ConflictError: another node sends.
+        Where several nodes share the store it counts by it from the same commit on.
         """
-        await (
-            self.store.put(documents) if self.store.nodes is None else self.store.nodes.put_alone(documents)
-        )
+        # Who asked may go away: what the store has is to be in force here as well.
+        await asyncio.shield(asyncio.ensure_future(self._change_wide(limits, dropped, act, put, removed)))
+
+    async def _change_wide(
+        self, limits: Sequence[Wide], dropped: Sequence[str], act: Callable[[], Awaitable[None]],
+        put: Sequence[Document], removed: tuple[str, str, str] | None,
+    ) -> None:  # fmt: skip
+        nodes, places = self.store.nodes, self.dispatcher.places
+        if nodes is None or places is None:
+            if put:
+                await self.store.put(put)
+            if removed:
+                await self.store.remove(*removed)
+            await act()
+            return
+        self.agenda.hold()  # nothing goes by what is in force until then
+        try:
+            revision, _ = await nodes.set_wide(limits, dropped, self.clock.now(), put, removed)
+            await act()
+            places.changed(revision)
+        finally:
+            self.agenda.let_go()
 
     async def know(self, flows: Iterable[int]) -> None:
         """Find out about flows that other nodes made, or whose first message is on disk a moment before we hear of it."""

@@ -15,6 +15,7 @@ from paceline.clock import Clock
 from paceline.engine.alarm import Alarm
 from paceline.engine.attempts import Attempts, Ended
 from paceline.engine.happenings import Happenings
+from paceline.engine.places import Places
 from paceline.engine.refill import Refill
 from paceline.engine.starts import Starts
 from paceline.model.errors import EndedError, UnavailableError
@@ -27,6 +28,7 @@ from paceline.pacing.lead import Lead
 from paceline.pacing.settle import withhold
 from paceline.pacing.windows import NEVER
 from paceline.stores.base import Store
+from paceline.stores.nodes import Handed
 
 BATCH = 250
 """Hand-overs made durable together at most."""
@@ -72,6 +74,7 @@ class Dispatcher:
         self.key_of: Callable[[int], FlowKey | None] = lambda _flow: None
         self.owns: Callable[[int], bool] = lambda _flow: True
         self.may_send: Callable[[], bool] = lambda: True
+        self.places: Places | None = None  # where several nodes share the store
         self._life = 0  # grows when this node was ended: calls of an earlier life are nobody's here
         self._alarm = Alarm(clock, self.wake)
         self._woken = False
@@ -189,7 +192,10 @@ class Dispatcher:
         marks = [Mark(r.entry.id, r.flow.number, r.account.id, now) for r in released]
         life = self._life
         try:
-            handed = await self.store.hand_over(marks, now)
+            if self.places is None:
+                answer = Handed(await self.store.hand_over(marks, now), [], [], stale=False)
+            else:
+                answer = await self.places.hand_over(released, marks, now)
             done = self.clock.now()
             self._lead.learn(done - now, done)
         except UnavailableError as error:
@@ -201,17 +207,29 @@ class Dispatcher:
             self._handing -= 1
         if life != self._life:
             return  # whoever ended this node finds the marks
+        handed = answer.handed
         if len(handed) < len(released):
-            marked = {message.id for message in handed}
-            refused = [release.entry.id for release in released if release.entry.id not in marked]
-            for id_ in refused:
-                self.agenda.withdrawn(id_)  # cancelled, moved or expired in the meantime
-            self._spawn(self._look_again(refused, now))
+            self._unmarked(released, answer, now)
         self.starts.put([(message, self.agenda.out[message.id]) for message in handed])
         for message in handed:
             self.pending[message.flow] -= 1
         self.happenings.handed_over(handed)
         self.wake()
+
+    def _unmarked(self, released: Sequence[Release], answer: Handed, now: int) -> None:
+        """Some were not handed over: a wide limit was in the way, or they were not there any more."""
+        if self.places is not None and (answer.refused or answer.stale):
+            refused = set(answer.refused)
+            self._put_back([each for each in released if answer.stale or each.entry.id in refused])
+            self.places.refused(released, answer, self.clock.now())
+            if answer.stale:
+                return
+        known = {*answer.refused, *(message.id for message in answer.handed)}
+        gone = [release.entry.id for release in released if release.entry.id not in known]
+        for id_ in gone:
+            self.agenda.withdrawn(id_)  # cancelled, moved or expired in the meantime
+        if gone:
+            self._spawn(self._look_again(gone, now))
 
     def _closed(self, release: Release, now: int) -> bool:
         return self.agenda.closed(release, now) or not self.may_send()

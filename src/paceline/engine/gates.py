@@ -184,7 +184,13 @@ class Gates:
     # -- wide limits and queues
 
     async def set_rule(self, rule: Rule) -> None:
-        """Add or replace a wide limit, with its history. While the store cannot write this waits for it."""
+        """Add or replace a wide limit, with its history. While the store cannot write this waits for it.
+
+        Where several nodes share the store it has the history, and the last word.
+        """
+        if self._agenda.scopes.sharing is not None:
+            self._agenda.set_rule(rule)
+            return
         await asyncio.shield(asyncio.ensure_future(self._set_rule(rule)))
 
     async def _set_rule(self, rule: Rule) -> None:
@@ -209,7 +215,7 @@ class Gates:
 
     async def restore_rules(self, rules: list[Rule], changed: int | None = None) -> None:
         """Fill the windows of wide limits from the journal, with the sends that ended by `changed`."""
-        if not rules:
+        if not rules or self._agenda.scopes.sharing is not None:
             return
         now = self._clock.now()
         since = now - max(rule.limit.span_ms for rule in rules) - self.moves.reach - self.apart
@@ -247,8 +253,8 @@ class Gates:
         known = ("queue", spec.name) in scopes.gates
         if not known and spec.concurrency is None and not spec.paused:
             return  # a gate that never closes is not worth asking on each send
-        gate = scopes.standing_gate("queue", spec.name)
-        gate.concurrency, gate.paused = spec.concurrency, spec.paused
+        gate = scopes.bound_queue(spec.name, spec.concurrency)
+        gate.paused = spec.paused
         if not known:
             self._agenda.regate()
         self._agenda.stir(gate)

@@ -1,6 +1,7 @@
 """What people do with limits that are wider than one account: set, look, remove, and try out on paper."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -10,13 +11,15 @@ from paceline.engine.core import Core
 from paceline.engine.documents import LIMIT, Draft
 from paceline.engine.gates import rule_scope
 from paceline.engine.keys import Caller, DeniedError
+from paceline.engine.places import wide_of_rule
 from paceline.model import checks
 from paceline.model.durations import parse_duration
 from paceline.model.errors import InvalidError, NotFoundError, Problem
 from paceline.model.limits import Limit, parse_limit
+from paceline.model.wide import Use
 from paceline.pacing import forecast
 from paceline.pacing.lane import Account
-from paceline.pacing.scopes import Rule
+from paceline.pacing.scopes import Rule, place_name
 from paceline.pacing.windows import NEVER, Spacing, Window
 
 MAX_RULES = 1000
@@ -41,7 +44,7 @@ class Limits:
         Raises:
             InvalidError: the body is wrong.
             DeniedError: the caller is no admin, or would limit others than its own tenant.
-            ConflictError: several nodes send, which cannot share such a limit yet.
+            UnavailableError: the store cannot write now, or another node is in the middle of a commit.
         """
         caller.must("admin")
         core, owner = self._core, _owner(caller)
@@ -53,13 +56,17 @@ class Limits:
                 raise InvalidError(
                     [Problem("/name", f"there are {MAX_RULES:,} limits already; delete some first")]
                 )
-            await core.put_alone([documents.rule_document(owner, name, rule, core.clock.now())])
-            core.directory.rules[rule.name] = rule
-            try:
+
+            async def act() -> None:
+                core.directory.rules[rule.name] = rule
                 await core.gates.set_rule(rule)
+
+            document = documents.rule_document(owner, name, rule, core.clock.now())
+            try:
+                await core.change_wide([wide_of_rule(rule)], [], act, [document])
             finally:
                 core.dispatcher.wake()
-        return self._view(rule)
+        return (await self._views([rule]))[0]
 
     async def get(self, caller: Caller, name: str) -> dict[str, Any]:
         """One limit with its live use.
@@ -67,13 +74,13 @@ class Limits:
         Raises:
             NotFoundError: the caller has none of that name.
         """
-        return self._view(self._rule(caller, name))
+        return (await self._views([self._rule(caller, name)]))[0]
 
     async def list(self, caller: Caller) -> dict[str, Any]:
         """All limits that the caller may see."""
         seen = sorted(self._core.directory.rules.values(), key=lambda rule: rule.name)
         owner = _owner(caller)
-        items = [self._view(rule) for rule in seen if not owner or _is_owned(rule.name, owner)]
+        items = await self._views([rule for rule in seen if not owner or _is_owned(rule.name, owner)])
         return {"items": items, "next": None}
 
     async def delete(self, caller: Caller, name: str) -> None:
@@ -87,9 +94,12 @@ class Limits:
         async with self._changing:
             rule = self._rule(caller, name)
             owner, _, short = rule.name.rpartition("/")
-            await core.store.remove(LIMIT, owner, short)
-            core.directory.rules.pop(rule.name, None)
-            core.gates.drop_rule(rule.name)
+
+            async def act() -> None:
+                core.directory.rules.pop(rule.name, None)
+                core.gates.drop_rule(rule.name)
+
+            await core.change_wide([], [wide_of_rule(rule).name], act, removed=(LIMIT, owner, short))
         core.dispatcher.wake()
 
     async def simulate(self, _caller: Caller, body: Any) -> dict[str, Any]:
@@ -126,8 +136,23 @@ class Limits:
             raise NotFoundError(f"there is no limit '{name[:60]}'{near}")
         return rule
 
-    def _view(self, rule: Rule) -> dict[str, Any]:
+    async def _views(self, rules: Sequence[Rule]) -> Sequence[dict[str, Any]]:
         core = self._core
+        if core.store.nodes is None:
+            return [self._view(rule, self._use(rule)) for rule in rules]
+        names = [place_name("limit", rule.name) for rule in rules]
+        used = await core.store.nodes.wide_use(names, core.clock.now())
+        return [self._view(rule, used.get(name)) for rule, name in zip(rules, names, strict=True)]
+
+    def _use(self, rule: Rule) -> Use | None:
+        gate = self._core.agenda.scopes.gates.get(("limit", rule.name))
+        if gate is None or not gate.windows:
+            return None
+        now = self._core.clock.now()
+        opens = gate.opens(now)
+        return Use(gate.windows[0].used(now), opens if now < opens < NEVER else None)
+
+    def _view(self, rule: Rule, use: Use | None) -> dict[str, Any]:
         view: dict[str, Any] = {
             "name": _short(rule.name),
             "tenant": rule.name.rpartition("/")[0] or None,
@@ -137,13 +162,10 @@ class Limits:
             "used": None,
             "until": None,
         }
-        gate = core.agenda.scopes.gates.get(("limit", rule.name))
-        if gate is not None and gate.windows:
-            now = core.clock.now()
-            view["used"] = gate.windows[0].used(now)
-            opens = gate.opens(now)
-            if now < opens < NEVER:
-                view["until"] = checks.print_time(opens)
+        if use is not None:
+            view["used"] = use.used
+            if use.until is not None and use.used >= rule.limit.maximum:
+                view["until"] = checks.print_time(use.until)
         return view
 
 

@@ -16,7 +16,7 @@ from paceline.engine.core import Core
 from paceline.engine.node_views import list_nodes
 from paceline.engine.recovery import restore_lanes, settle_open
 from paceline.engine.word import hear
-from paceline.model.errors import EndedError, OccupiedError, PacelineError, SchemaError
+from paceline.model.errors import EndedError, PacelineError, SchemaError
 from paceline.model.ids import IdMaker
 from paceline.model.nodes import PARTITIONS, Node, Standing, Wake, partition_of, partition_of_flow
 from paceline.pacing.lane import Release
@@ -59,6 +59,7 @@ class Nodes:
         self._wordy_until = 0.0
         self._forget_at = 0.0
         self._trouble_at: float | None = None
+        self._others: set[tuple[str, int]] = set()
         self.standing: Standing | None = None
 
     # -- life
@@ -123,6 +124,7 @@ class Nodes:
             for change in await self._store.changed(self._revision):
                 await self._apply(change)
             self._revision = standing.revision
+        await self._heed(standing)
         await self._follow(standing)
         if standing.woken:
             self._wordy_until = asyncio.get_running_loop().time() + WORDY_S
@@ -146,11 +148,6 @@ class Nodes:
             self._lose(gone)
         if not self._sends(standing):
             return
-        shared = bool(
-            self._alone_wanted(standing)
-        )  # then who has everything keeps it, and nobody else begins
-        if shared and not self._store.owned:
-            return
         senders = sorted(node.id for node in standing.nodes if node.sends and not node.lapsed)
         overdue = self._overdue.seen(standing.owners, asyncio.get_running_loop().time())
         share = share_of(self._store.id, standing.owners, senders, overdue)
@@ -163,7 +160,7 @@ class Nodes:
         seen = {number for number, owner in enumerate(standing.owners) if owner == self._store.id}
         # What was given away since this was seen would be given a second time, as something else.
         current = seen == self._store.owned
-        if share.offers and not share.take and not shared and self._giving is None and current:
+        if share.offers and not share.take and self._giving is None and current:
             self._offer(share.offers)
 
     async def compare_clocks(self) -> None:
@@ -196,34 +193,30 @@ class Nodes:
             [Document("vault", "", "check", core.vault.seal(place, place), core.clock.now())]
         )
 
-    def check(self) -> None:
-        """Before the first send, with the configuration loaded.
-
-        Raises:
-            OccupiedError: something is configured that only one sending node can count, and another one sends.
-        """
-        standing = self.standing
-        if standing is None or not self._sends(standing) or self._store.owned:
-            return
-        wanted = self._alone_wanted(standing)
-        if wanted:
-            others = [f"process {node.process} on {node.name}" for node in self._others(standing)]
-            raise OccupiedError(
-                f"{', '.join(others)} sends from this store, and {', '.join(wanted[:5])} cannot be shared by several "
-                "nodes yet: remove what is named, stop the other node, or start this one with --role api"
+    async def agree(self) -> None:
+        """Before the first send, with the configuration loaded: the store counts wide limits by it."""
+        core = self._core
+        if core.dispatcher.places is not None and self.standing is not None:
+            core.dispatcher.places.ring = self._rung.set
+            directory = core.directory
+            await core.dispatcher.places.agree(
+                list(directory.rules.values()),
+                list(directory.queues.values()),
+                self.standing.wide,
+                core.clock.now(),
             )
 
-    def _alone_wanted(self, standing: Standing) -> list[str]:
-        """What only one sending node can count, where there is another one."""
-        if not self._others(standing):
-            return []
-        directory = self._core.directory
-        wanted = [f"the limit {name}" for name in sorted(directory.rules)]
-        queues = directory.queues.values()
-        return wanted + sorted(f"the concurrency of queue {q.name}" for q in queues if q.concurrency)
-
-    def _others(self, standing: Standing) -> list[Node]:
-        return [node for node in standing.nodes if node.sends and node.id != self._store.id]
+    async def _heed(self, standing: Standing) -> None:
+        """What is known of the other nodes by now: the limits that they changed, how many send, how their clocks go."""
+        places = self._core.dispatcher.places
+        if places is not None:
+            places.share(sum(node.sends and not node.lapsed for node in standing.nodes))
+            places.follow(standing.wide)
+        others = {(node.id, node.off) for node in standing.nodes if node.id != self._store.id}
+        if others != self._others:
+            await self.compare_clocks()
+            self._others = others
+        self._core.dispatcher.wake()
 
     def _sends(self, standing: Standing) -> bool:
         return any(node.id == self._store.id and node.sends for node in standing.nodes)
@@ -237,8 +230,6 @@ class Nodes:
             found = await settle_open(
                 core.store, core.directory, core.clock, core.dispatcher.follow_up, partitions
             )
-            for rule in core.directory.rules.values():
-                await core.gates.set_rule(rule)
             flows = await restore_lanes(core.store, core.agenda, core.directory, core.gates, partitions)
         except BaseException:
             self._lose(partitions)  # the next look begins anew

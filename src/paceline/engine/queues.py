@@ -12,6 +12,7 @@ from paceline.engine.actions import Actions
 from paceline.engine.core import Core
 from paceline.engine.counting import VIEWS, Counted, Pauses, counted, view_counts
 from paceline.engine.keys import Caller, DeniedError
+from paceline.engine.places import wides_of_queues
 from paceline.engine.reading import read_message, whole_view
 from paceline.engine.serial import Serial
 from paceline.engine.views import message_view
@@ -19,6 +20,7 @@ from paceline.model import checks
 from paceline.model.accounts import AccountSpec, QueueSpec, default_queues
 from paceline.model.errors import InvalidError, NotFoundError, Problem
 from paceline.model.states import BY_LABEL, ENDED, WAITING, State
+from paceline.pacing.scopes import place_name
 from paceline.stores.base import Daily, Filter, StoredMessage
 
 SLICE = 1000
@@ -95,12 +97,17 @@ class Queues:
     async def _keep(self, spec: QueueSpec) -> None:
         core = self._core
         document = documents.queue_document(spec, core.clock.now())
-        if spec.concurrency is not None:
-            await core.put_alone([document])
-        else:
+
+        async def act() -> None:
+            core.directory.queues[spec.name] = spec
+            core.gates.set_queue(spec)
+
+        if spec.concurrency == core.directory.queue(spec.name).concurrency:
             await core.store.put([document])
-        core.directory.queues[spec.name] = spec
-        core.gates.set_queue(spec)
+            await act()
+        else:
+            dropped = [] if spec.concurrency is not None else [place_name("queue", spec.name)]
+            await core.change_wide(wides_of_queues([spec]), dropped, act, [document])
         core.dispatcher.wake()
         core.bus.publish("queue-status", {"queue": spec.name, "paused": spec.paused}, queue=spec.name)
 

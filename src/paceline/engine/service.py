@@ -177,7 +177,7 @@ class Service:
         else:
             await self.nodes.check_key()
             await self.nodes.compare_clocks()
-            self.nodes.check()
+            await self.nodes.agree()
         found = await settle_open(
             core.store, core.directory, core.clock, core.dispatcher.follow_up, core.owned
         )

@@ -20,6 +20,8 @@ Work = Callable[[], Awaitable[int | None]]
 SLICE = 1000
 """Rows changed in one transaction: small enough that sending never waits for upkeep."""
 CLEAN_EVERY_MS = 600_000
+PLACES_MS = 600_000
+"""Places of one recipient or group are kept for so long after they were free: longer than clocks are apart."""
 AWAY_MS = 1000
 LOOK_MS = 2000
 """While a message waits for a moment of the wall clock, it is looked so often whether somebody set that clock."""
@@ -184,6 +186,9 @@ class Upkeep:
                 await self._slices(other, now - kept.failed_ms, None)
         # Windows are rebuilt from the journal, so it is kept at least as long as the longest of them.
         while await self._store.clean_journal(now - self._journal_ms(), SLICE) == SLICE:
+            continue
+        nodes = self._store.nodes
+        while nodes is not None and await nodes.clean_places(now - PLACES_MS, SLICE):
             continue
         return self._clock.now() + CLEAN_EVERY_MS
 

@@ -59,7 +59,7 @@ class Standing(msgspec.Struct, frozen=True):
     """How things stand between the nodes: those that have not ended, and who owns each partition (None: nobody).
 
     `ended`: this node itself was ended. `woken`: others left word for partitions that this node owns. `revision` grows
-    with every change of a document.
+    with every change of a document, `wide` with every change of a limit wider than a lane.
     """
 
     nodes: tuple[Node, ...]
@@ -67,6 +67,7 @@ class Standing(msgspec.Struct, frozen=True):
     ended: bool
     woken: bool
     revision: int
+    wide: int = 0
 
 
 class Wake(msgspec.Struct, array_like=True, frozen=True):

@@ -101,17 +101,22 @@ def gate_reasons(gate: Gate, now: int) -> list[Reason]:
         found.append(Reason("flood-wait", text, gate.blocked_until))
     if isinstance(gate, Account) and gate.circuit is not None:
         found += _circuit_reasons(gate, gate.circuit, now)
-    found += [_window_reason(gate, w, opens) for w in gate.windows if (opens := w.opens(now)) > now]
+    found += [
+        _window_reason(gate, w, opens) for w in gate.windows if (opens := w.known(now)) > now and w.span
+    ]
     found += [
         Reason("quota", f"{gate.label} has used its {q.maximum} of this {q.period}", opens)
         for q in gate.quotas
         if (opens := q.opens(now)) > now
     ]
-    if gate.concurrency is not None and gate.flying >= gate.concurrency:
-        found.append(
-            Reason("concurrency", f"{gate.label} has {gate.flying} of {gate.concurrency} calls under way")
-        )
+    if gate.concurrency is not None and (used := _under_way(gate, now)) >= gate.concurrency:
+        found.append(Reason("concurrency", f"{gate.label} has {used} of {gate.concurrency} calls under way"))
     return found
+
+
+def _under_way(gate: Gate, now: int) -> int:
+    """Calls under way, on other nodes too as far as they are known."""
+    return max([gate.flying, *(w.used(now) for w in gate.windows if not w.span)])
 
 
 def _circuit_reasons(gate: Account, circuit: Circuit, now: int) -> list[Reason]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from paceline.model.messages import Entry, FlowKey
+from paceline.model.wide import Need
 from paceline.pacing.quotas import Quota
 from paceline.pacing.turns import Turns
 from paceline.pacing.windows import NEVER, Window
@@ -81,7 +82,7 @@ class Gate:
         """How many sends may start at `now`; a large number where nothing counts them."""
         if self.opens(now) > now:
             return 0
-        places = [w.maximum - w.flying - w.held for w in self.windows]
+        places = [w.left for w in self.windows]
         if self.concurrency is not None:
             places.append(self.concurrency - self.flying)
         places += [quota.left(now) for quota in self.quotas]
@@ -140,7 +141,7 @@ class SharedGate(Gate):
     Whoever finds it closed waits in its line, which is let out in fair turns, the highest priority first.
     """
 
-    __slots__ = ("key", "line", "moment")
+    __slots__ = ("key", "line", "moment", "need")
 
     def __init__(
         self, key: tuple[str, str], windows: Sequence[Window] = (), concurrency: int | None = None
@@ -150,6 +151,8 @@ class SharedGate(Gate):
         self.key = key
         self.line: Turns[Waiting] = Turns()
         self.moment = NEVER
+        # What a send through it takes in a store that several nodes share: a place of this limit, for this key.
+        self.need: Need | None = None
 
     @property
     def of_one_account(self) -> bool:

@@ -11,6 +11,7 @@ import msgspec
 from paceline.model.limits import Limit
 from paceline.model.messages import Entry, FlowKey
 from paceline.pacing.gates import WAIT, SharedGate
+from paceline.pacing.places import SharedWindow, Sharing
 from paceline.pacing.windows import Window
 
 EACH = "*"
@@ -48,6 +49,11 @@ class Rule(msgspec.Struct, frozen=True):
         )
 
 
+def place_name(kind: str, name: str) -> str:
+    """How the places of a wide limit, or of a queue's concurrency, are named in a store that several nodes share."""
+    return f"{kind}/{name}"
+
+
 def channel_of(key: FlowKey) -> str:
     """The channel of a flow's lane."""
     return key.lane.split("/")[1]
@@ -59,6 +65,8 @@ class Scopes:
     def __init__(self, now: Callable[[], int] | None = None) -> None:
         """No limits yet. `now` is only used to find idle gates."""
         self.rules: dict[str, Rule] = {}
+        # Set where several nodes share the limits: then the store has the last word about each place.
+        self.sharing: Sharing | None = None
         self.gates: dict[tuple[str, str], SharedGate] = {}
         self.single: dict[tuple[str, str], SharedGate] = {}
         self.waits = False
@@ -88,7 +96,9 @@ class Scopes:
         self.rules[rule.name] = rule
         if rule.is_keyed:
             return None
-        gate = SharedGate(("limit", rule.name), (Window(rule.limit),))
+        gate = SharedGate(("limit", rule.name), (self._window(rule.limit, keyed=False),))
+        if self.sharing is not None:
+            gate.need = (place_name("limit", rule.name), "")
         self.gates[gate.key] = gate
         return gate
 
@@ -100,7 +110,7 @@ class Scopes:
         if gate is not None:
             gates.append(gate)
         for each in gates:
-            each.windows = ()
+            each.windows, each.need = (), None
         return gates
 
     def of_flow(self, key: FlowKey) -> tuple[tuple[SharedGate, ...], bool]:
@@ -160,7 +170,10 @@ class Scopes:
             if wanted and (not value or wanted not in (EACH, value)):
                 return None
         name = "\x00".join(value for wanted, value in pairs if wanted)
-        return self._single((f"limit {rule.name}", name), rule.limit)
+        gate = self._single((f"limit {rule.name}", name), rule.limit)
+        if self.sharing is not None and gate.need is None:
+            gate.need = (place_name("limit", rule.name), name)
+        return gate
 
     def block(self, account_id: str, kind: str, value: str, until: int) -> SharedGate:
         """The provider asked to wait with one recipient or group on this account."""
@@ -172,7 +185,23 @@ class Scopes:
     def _single(self, key: tuple[str, str], limit: Limit | None) -> SharedGate:
         gate = self.single.get(key)
         if gate is None:
-            gate = self.single[key] = SharedGate(key, (Window(limit),) if limit else ())
+            gate = self.single[key] = SharedGate(key, (self._window(limit, keyed=True),) if limit else ())
+        return gate
+
+    def _window(self, limit: Limit, *, keyed: bool) -> Window:
+        return Window(limit) if self.sharing is None else SharedWindow(limit, self.sharing, keyed=keyed)
+
+    def bound_queue(self, name: str, concurrency: int | None) -> SharedGate:
+        """The gate of a queue, with so many calls under way at most from now on."""
+        gate = self.standing_gate("queue", name)
+        changed = gate.concurrency != concurrency
+        gate.concurrency = concurrency
+        if self.sharing is not None and changed:
+            gate.windows, gate.need = (), None
+            if concurrency is not None:
+                window = SharedWindow(Limit(concurrency, 0), self.sharing)
+                window.flying = gate.flying
+                gate.windows, gate.need = (window,), (place_name("queue", name), "")
         return gate
 
     def _sweep(self) -> None:

@@ -61,6 +61,15 @@ class Window:
         """When one of the `held` places is free, the earliest first."""
         return self.ends[self.first + place]
 
+    def known(self, now: int) -> int:
+        """The moment at which a place will be free; NEVER where nobody knows."""
+        return self.opens(now)
+
+    @property
+    def left(self) -> int:
+        """How many places are free, after `opens` was asked."""
+        return self.maximum - self.flying - self.held
+
     def take(self) -> None:
         """A send starts."""
         self.flying += 1

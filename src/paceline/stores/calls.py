@@ -10,6 +10,7 @@ import msgspec
 
 from paceline.model.errors import PacelineError
 from paceline.model.messages import AccountNote, Added, FlowKey, Mark, NewMessage, Revision, Settlement
+from paceline.model.wide import Need
 from paceline.stores.base import Ahead
 
 
@@ -60,9 +61,17 @@ class Settle(msgspec.Struct, frozen=True):
 
 
 class HandOver(msgspec.Struct, frozen=True):
-    """Hand-overs to mark."""
+    """Hand-overs to mark. `needs` are the places that each takes; none where no wide limit is known.
+
+    `revision` is that of the wide limits which the caller knows, None for a caller that asks for no places. See
+    `NodeStore.hand_over`.
+    """
 
     marks: Sequence[Mark]
+    needs: Sequence[Sequence[Need]] = ()
+    revision: int | None = None
+    now: int = 0
+    apart: int = 0
 
 
 class Revise(msgspec.Struct, frozen=True):

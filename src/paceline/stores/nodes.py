@@ -5,8 +5,9 @@ from typing import Protocol
 
 import msgspec
 
-from paceline.model.messages import FlowKey, HandedOver
+from paceline.model.messages import FlowKey, HandedOver, Mark
 from paceline.model.nodes import Node, Standing, Wake
+from paceline.model.wide import Need, Told, Use, Wide
 from paceline.stores.base import Document, FlowState
 
 
@@ -19,6 +20,19 @@ class Changed(msgspec.Struct, array_like=True, frozen=True):
     body: str | None
     updated_at: int
     revision: int
+
+
+class Handed(msgspec.Struct, frozen=True):
+    """What became of hand-overs: `refused` are the ids of those that did not get all of their places, which took none.
+
+    What is in neither list was not pending any more. `told` says more of the limits that refused. `stale`: nothing was
+    done, since the wide limits are not those that the caller knows.
+    """
+
+    handed: list[HandedOver]
+    refused: list[int]
+    told: list[Told]
+    stale: bool
 
 
 class NodeStore(Protocol):
@@ -65,11 +79,39 @@ class NodeStore(Protocol):
     async def changed(self, since: int) -> list[Changed]:
         """What other nodes did to documents after the revision `since`, in order."""
 
-    async def put_alone(self, documents: Sequence[Document]) -> None:
-        """Put documents that hold only while no other node sends.
+    async def hand_over(
+        self, marks: Sequence[Mark], needs: Sequence[Sequence[Need]], revision: int, now: int, apart: int
+    ) -> Handed:
+        """As `Store.hand_over`, with the places of wide limits that each takes, all or none; no `needs` for none.
+
+        `revision` is that of the wide limits which the caller knows. A place is free by `now`; one that another node
+        used last, by whose clock that is, `apart` ms later.
+        """
+
+    async def set_wide(
+        self, limits: Sequence[Wide], dropped: Sequence[str], now: int, put: Sequence[Document] = (),
+        removed: tuple[str, str, str] | None = None, after: int | None = None,
+    ) -> tuple[int, bool]:  # fmt: skip
+        """Set wide limits anew and drop those named, in one commit with the document (kind, tenant, name) that says so.
+
+        What occupies places is taken from the journal and from what is under way, on all nodes. Answers the revision of
+        wide limits, and whether there was what was to be removed. Given `after`, nothing is done unless that is the newest
+        revision.
 
         Raises:
-            ConflictError: another one may send; nothing was put.
+            InvalidError: a limit has more places than a store can keep.
+            UnavailableError: another node is in the middle of a commit, and does not come to its end.
+        """
+
+    async def wide(self) -> tuple[int, list[Wide]]:
+        """The wide limits by which hand-overs are judged, and their revision."""
+
+    async def wide_use(self, names: Sequence[str], now: int) -> dict[str, Use]:
+        """How much of these limits is used, of those that count everything together."""
+
+    async def clean_places(self, free_before: int, most: int) -> bool:
+        """Look at the next `most` recipients and groups that have places, and forget those whose places were all free by
+        then; whether there are others behind them.
         """
 
     async def open_calls(self, partitions: Sequence[int]) -> list[HandedOver]:

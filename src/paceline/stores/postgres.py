@@ -47,6 +47,7 @@ from paceline.stores.base import (
     level,
 )
 from paceline.stores.calls import Add, HandOver, Kind, Moment, Revise, Settle
+from paceline.stores.nodes import Handed
 from paceline.stores.postgres_address import parse_address
 from paceline.stores.postgres_migrate import Steps, bring_up_to_date
 from paceline.stores.postgres_node import LEASE_S, Membership
@@ -156,8 +157,8 @@ class PostgresStore:
 
     async def hand_over(self, marks: Sequence[Mark], now: int) -> list[HandedOver]:
         """See `Store.hand_over`."""
-        answer: list[HandedOver] = await self._writer.submit(Kind.HAND_OVER, HandOver(marks), len(marks))
-        return answer
+        answer: Handed = await self._writer.submit(Kind.HAND_OVER, HandOver(marks), len(marks))
+        return answer.handed
 
     async def settle(
         self, settlements: Sequence[Settlement], notes: Sequence[AccountNote],

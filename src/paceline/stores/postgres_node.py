@@ -87,7 +87,7 @@ class Membership:
                 raise OccupiedError(f"{self._address.name} has {PARTITIONS} nodes; stop one of them first")
             await session.run("put_fence", self.id)
         self.slot = slot
-        session.slot = slot
+        session.slot, session.number = slot, node_number(self.id)
         if self.role != "api" and not await session.rows("other_senders", self.id):
             self.owned = frozenset(await self.take(session, sorted(EVERY_PARTITION)))
 
@@ -104,7 +104,7 @@ class Membership:
         row = await session.row("last_commit", self.id)
         if row is None:
             return 0, True
-        session.slot = self.slot
+        session.slot, session.number = self.slot, node_number(self.id)
         return row["batch"], row["ended"]
 
     async def leave(self, session: Session) -> None:
@@ -162,6 +162,11 @@ async def _end(session: Session, node: Node) -> bool:
         last_heard_ms=node.heartbeat_at,
     )  # fmt: skip
     return True
+
+
+def node_number(node: str) -> int:
+    """The number by which places of wide limits tell who used them last."""
+    return int.from_bytes(bytes.fromhex(node), "big", signed=True)
 
 
 def writer_name(node: str) -> str:

@@ -7,16 +7,18 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from paceline.clock import passed_ms
-from paceline.model.errors import ConflictError, UnavailableError
-from paceline.model.messages import FlowKey, HandedOver
+from paceline.model.errors import UnavailableError
+from paceline.model.messages import FlowKey, HandedOver, Mark
 from paceline.model.nodes import EVERY_PARTITION, Node, Standing, Wake
+from paceline.model.wide import Need, Use, Wide
+from paceline.stores import postgres_wide
 from paceline.stores.base import Document, FlowState
-from paceline.stores.calls import Kind
-from paceline.stores.nodes import Changed
+from paceline.stores.calls import HandOver, Kind
+from paceline.stores.nodes import Changed, Handed
 from paceline.stores.postgres_lease import Lease
 from paceline.stores.postgres_node import Membership, end, living
 from paceline.stores.postgres_reader import flow_states
-from paceline.stores.postgres_session import Session, columns
+from paceline.stores.postgres_session import Session
 from paceline.stores.postgres_signals import NEWS, Signals
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ class PostgresNodes:
         self._lease: Lease | None = None
         self._signals: Signals | None = None
         self._own_revisions: set[int] = set()
+        self._cleaner = postgres_wide.Cleaner()
 
     # For the store
 
@@ -148,7 +151,8 @@ class PostgresNodes:
         if member.version == before:  # else something was taken or given while we looked
             member.owned = frozenset(n for n, owner in enumerate(owner_of) if owner == member.id) - giving
         return Standing(
-            tuple(nodes), owner_of, all(node.id != member.id for node in nodes), tidings["woken"], tidings["revision"]
+            tuple(nodes), owner_of, all(node.id != member.id for node in nodes), tidings["woken"], tidings["revision"],
+            tidings["wide"],
         )  # fmt: skip
 
     async def end(self, node: Node) -> bool:
@@ -197,25 +201,48 @@ class PostgresNodes:
         self._own_revisions = {revision for revision in own if revision > since}
         return [Changed(*row) for row in rows if row["revision"] not in own]
 
-    async def put_alone(self, documents: Sequence[Document]) -> None:
-        """See `NodeStore.put_alone`."""
-        member, schema = self._joined, self._store.address.schema
-        revision = 0
+    async def hand_over(
+        self, marks: Sequence[Mark], needs: Sequence[Sequence[Need]], revision: int, now: int, apart: int
+    ) -> Handed:
+        """See `NodeStore.hand_over`."""
+        answer: Handed = await self._store.submit(
+            Kind.HAND_OVER, HandOver(marks, needs, revision, now, apart), len(marks)
+        )
+        return answer
 
-        async def work(session: Session) -> None:
-            nonlocal revision
-            await session.run("lock_members", schema)
-            others = [name for (name,) in await session.rows("other_senders", member.id)]
-            if others:
-                raise ConflictError(
-                    "a limit or concurrency that several nodes would have to share is not possible yet: stop the other "
-                    f"nodes that send first ({', '.join(others)}), or start them with --role api"
-                )
-            revision = await session.value("next_revision")
-            await session.run("put", *columns(documents, 5), revision)
+    async def set_wide(
+        self, limits: Sequence[Wide], dropped: Sequence[str], now: int, put: Sequence[Document] = (),
+        removed: tuple[str, str, str] | None = None, after: int | None = None,
+    ) -> tuple[int, bool]:  # fmt: skip
+        """See `NodeStore.set_wide`."""
+        postgres_wide.check(limits)
+        schema, wanted = (
+            self._store.address.schema,
+            postgres_wide.Change(limits, dropped, put, removed, after),
+        )
+        made: postgres_wide.Changed = await self._write(
+            lambda session: postgres_wide.change(session, schema, wanted, now)
+        )
+        if made.revision:
+            self.wrote(made.revision)
+        return made.wide, made.gone
 
-        await self._write(work)
-        self.wrote(revision)
+    async def wide(self) -> tuple[int, list[Wide]]:
+        """See `NodeStore.wide`."""
+        found: tuple[int, list[Wide]] = await self._ask(postgres_wide.known)
+        return found
+
+    async def wide_use(self, names: Sequence[str], now: int) -> dict[str, Use]:
+        """See `NodeStore.wide_use`."""
+        found: dict[str, Use] = await self._ask(lambda session: postgres_wide.use(session, names, now))
+        return found
+
+    async def clean_places(self, free_before: int, most: int) -> bool:
+        """See `NodeStore.clean_places`."""
+        idle, more = await self._ask(lambda session: self._cleaner.look(session, free_before, most))
+        if idle:
+            await self._write(lambda session: postgres_wide.forget(session, idle, free_before))
+        return bool(more)
 
     async def open_calls(self, partitions: Sequence[int]) -> list[HandedOver]:
         """See `NodeStore.open_calls`."""

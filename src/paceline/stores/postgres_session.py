@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
 import msgspec
@@ -10,6 +10,9 @@ import msgspec
 from paceline.model.errors import ConflictError, InvalidError, Problem, SchemaError, UnavailableError
 from paceline.stores.postgres_address import Address
 from paceline.stores.statements import Statement, load_statements
+
+if TYPE_CHECKING:
+    from paceline.stores.postgres_places import Book
 
 OLDEST: Final = 140_000
 """PostgreSQL 14: older ones get no corrections any more."""
@@ -48,6 +51,8 @@ class Session:
         self.connection = connection
         # Of the node that writes through it: its slot, what it owns, and for whom the present commit leaves word.
         self.slot = 0
+        self.number = 0  # by which its places of wide limits are known
+        self.book: Book | None = None
         self.owned: frozenset[int] = frozenset()
         self.woken = 0
         self._statements: dict[str, Statement] = load_statements("postgres")

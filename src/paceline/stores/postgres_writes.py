@@ -13,8 +13,10 @@ import msgspec
 from paceline.model.messages import Added, Entry, HandedOver, NewMessage, Revision, Settlement
 from paceline.model.nodes import Wake, partition_of_flow
 from paceline.model.states import WAITING, State
+from paceline.stores import postgres_places
 from paceline.stores.base import Expired, Promoted
 from paceline.stores.calls import Add, HandOver, Keys, Kind, Moment, Owners, Revise, Settle, rounds_of
+from paceline.stores.nodes import Handed
 from paceline.stores.postgres_session import Session, columns
 
 Work = Callable[[Session, Sequence[Any]], Awaitable[Sequence[Any]]]
@@ -65,7 +67,11 @@ async def _settle(session: Session, rows: Sequence[Settlement]) -> set[int]:
     arrays = columns(rows, 15)
     # A provider's words are kept even where it sent what no text of the database can hold.
     arrays[10:15] = [[_storable(text) for text in array] for array in arrays[10:15]]
-    return {place - 1 for (place,) in await session.rows("settle", *arrays, session.slot)}
+    found = await session.rows("settle", *arrays, session.slot)
+    fitting = {place - 1 for place, _ in found}
+    if found and found[0][1]:
+        await postgres_places.settle(session, [rows[place] for place in sorted(fitting)])
+    return fitting
 
 
 async def add(session: Session, calls: Sequence[Add]) -> Sequence[list[Added]]:
@@ -86,14 +92,20 @@ async def add(session: Session, calls: Sequence[Add]) -> Sequence[list[Added]]:
     return [[next(dealt) for _ in call.rows] for call in calls]
 
 
-async def hand_over(session: Session, calls: Sequence[HandOver]) -> Sequence[list[HandedOver]]:
+async def hand_over(session: Session, calls: Sequence[HandOver]) -> Sequence[Handed]:
     """Mark hand-overs; answers each call's messages that still fitted."""
+    revisions = {call.revision for call in calls}
+    if len(revisions) > 1 or any(call.needs for call in calls):
+        return await postgres_places.hand_over(session, calls)
     marks = [mark for call in calls for mark in call.marks]
     owners = Owners(len(call.marks) for call in calls)
-    dealt: list[list[HandedOver]] = [[] for _ in calls]
+    dealt = [Handed([], [], [], stale=False) for _ in calls]
     if marks:
-        for place, *given in await session.rows("hand_over", *columns(marks, 4), session.slot):
-            dealt[owners.of(place - 1)].append(HandedOver(*given))
+        found = await session.rows("hand_over", *columns(marks, 4), session.slot, *revisions)
+        for place, *given in found:
+            dealt[owners.of(place - 1)].handed.append(HandedOver(*given))
+        if not found and None not in revisions:  # all of them gone, or a limit that the caller does not know
+            return await postgres_places.hand_over(session, calls)
     return dealt
 
 

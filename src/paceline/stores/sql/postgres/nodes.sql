@@ -55,8 +55,9 @@ SELECT partition.number, CASE WHEN fence.ended THEN NULL ELSE fence.node END
 FROM partition LEFT JOIN fence ON fence.node = partition.owner ORDER BY partition.number;
 
 -- name: tidings
--- Whether word was left for the partitions $1, and the newest revision of documents.
-SELECT EXISTS (SELECT FROM wake WHERE (flow & 63) = ANY ($1::bigint[])) AS woken, (SELECT newest FROM revision) AS revision;
+-- Whether word was left for the partitions $1, and the newest revisions of documents and of wide limits.
+SELECT EXISTS (SELECT FROM wake WHERE (flow & 63) = ANY ($1::bigint[])) AS woken, (SELECT newest FROM revision) AS revision,
+       (SELECT newest FROM wide_revision) AS wide;
 
 -- name: lock_lapsed
 -- Locks the node $1 if it has not been ended and its lease ran out, or $2: it is known to be gone.

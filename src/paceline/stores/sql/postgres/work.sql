@@ -32,7 +32,7 @@ ON CONFLICT (flow, sender, state, slot) DO UPDATE SET count = tally.count + excl
 
 -- name: hand_over
 -- Makes hand-overs durable (fields of Mark; counted in slot $5) where the message is still pending in the flow that the mark names,
--- and answers (position, HandedOver). Number, sender and start are the open journal line: it is written as a row when
+-- as long as revision $6 is the newest of wide limits (null: whatever it is), and answers (position, HandedOver). Number, sender and start are the open journal line: it is written as a row when
 -- it ends, which spares writing it twice. OFFSET 0 (and + 0) keep flow and state out of the look-up: by them the
 -- planner would go through all that is pending, since an index of just that is there. And the row is deleted by its place
 -- (ctid), as in the statements below: after a VACUUM of an empty table whose dead rows somebody's long transaction keeps, the
@@ -43,7 +43,7 @@ WITH fitting AS (
   FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::bigint[]) WITH ORDINALITY
     AS mark (id, flow, account, started, place)
   CROSS JOIN LATERAL (SELECT id, flow, state, ctid AS spot FROM waiting WHERE waiting.id = mark.id OFFSET 0) AS line
-  WHERE line.flow = mark.flow AND line.state = 2
+  WHERE line.flow = mark.flow AND line.state = 2 AND ($6::bigint IS NULL OR (SELECT newest FROM wide_revision) = $6)
   ORDER BY line.id, mark.place
 ),
 gone AS (
@@ -68,7 +68,8 @@ FROM gone JOIN message ON message.id = gone.id
 ORDER BY gone.place;
 
 -- name: settle
--- Ends hand-overs (fields of Settlement; counted in slot $16) that are still the message's open one and answers their positions.
+-- Ends hand-overs (fields of Settlement; counted in slot $16) that are still the message's open one and answers their
+-- positions, each with whether there are wide limits, of which it may hold places.
 -- Only states without a successor by clock or lane have a finish.
 -- arrow: processing -accept-> completed
 -- arrow: processing -retry-> retrying
@@ -132,7 +133,7 @@ changed AS (
   SET recipient = coalesce(gone.moved_to, message.recipient), result = coalesce(gone.result, message.result)
   FROM gone WHERE message.id = gone.id AND (gone.moved_to IS NOT NULL OR gone.result IS NOT NULL)
 )
-SELECT place FROM gone;
+SELECT place, EXISTS (SELECT FROM wide) FROM gone;
 
 -- name: note
 -- Notes what was learnt of accounts (account, flood_until, recipient, group, stopped): a flood wait only ever grows,
