@@ -103,7 +103,7 @@ class SharedWindow(Window):
             return False
         if now >= self._yields_at:
             self._yields_at = now + YIELD_EVERY_MS
-            self._yields = max(1, int(over) // 4)
+            self._yields = max(1, int(over) // 2)
         if not self._yields:
             return False
         self._yields -= 1
