@@ -5,7 +5,7 @@ from pathlib import Path
 from bench.faults.experiment import RECORD, Experiment, Figure, Scale, no_less, no_more
 from tests.contracts.stores.postgres_server import PrivateServer
 from tests.scenarios.full_storm import ACCOUNTS, FullStorm
-from tests.scenarios.node_storm import LEASE_S
+from tests.scenarios.node_figures import LEASE_S
 
 FEW = 24
 """Accounts of a quick run."""

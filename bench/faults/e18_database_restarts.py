@@ -4,7 +4,7 @@ from pathlib import Path
 
 from bench.faults.experiment import Experiment, Figure, Scale, no_less, no_more
 from tests.contracts.stores.postgres_standby import Pair
-from tests.scenarios.node_storm import Figures
+from tests.scenarios.node_figures import Figures
 from tests.scenarios.store_storm import ANSWER_S, RECOVERY_S, StoreStorm
 
 

@@ -120,7 +120,9 @@ async def test_what_comes_in_elsewhere_goes_at_once(tmp_path: Path) -> None:
 async def test_word_that_was_left_while_other_word_was_taken_is_found_soon(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("paceline.engine.nodes.LOOK_S", 30.0)  # so that only the looks after a word can find it
+    monkeypatch.setattr(
+        "paceline.engine.nodes.LOOK_S", 30.0
+    )  # so that only the looks after a word can find it
     async with group(tmp_path) as nodes:
         first = await nodes.add()
         second = await nodes.add("api")

@@ -1,27 +1,21 @@
 """Places of wide limits: taken with the hand-over, all of a message or none, on whichever node, and never too many."""
 
 import asyncio
-import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import asyncpg
 import pytest
 
 from paceline.model.errors import EndedError, InvalidError, UnavailableError
-from paceline.model.messages import HandedOver, NewMessage
+from paceline.model.messages import NewMessage
 from paceline.model.wide import Need, Use, Wide
 from paceline.stores.base import Document
-from paceline.stores.nodes import Handed
 from paceline.stores.postgres import PostgresStore
-from tests.contracts.stores.making import FLOW, NOW, mark, message, one, settlement
+from tests.contracts.stores.making import FLOW, NOW, mark, message, one
 from tests.contracts.stores.nodes import ended, two_nodes
+from tests.contracts.stores.places import ALL, CALLS, EACH, OF_ALL, Node, sized
 from tests.contracts.stores.postgres_server import url_for
-
-ALL = Wide("limit/all", 3, 1000)
-EACH = Wide("limit/each", 1, 5000, recipient="*")
-CALLS = Wide("queue/chat", 2, 0, queue="chat")
-OF_ALL: Need = ("limit/all", "")
 
 
 @pytest.fixture
@@ -34,26 +28,6 @@ async def put(store: PostgresStore, many: int, recipient: str = "ann@example.com
     rows = [message(recipient=recipient) for _ in range(many)]
     await store.add(rows, [FLOW], NOW)
     return rows
-
-
-class Node:
-    """A node with what it knows of the limits."""
-
-    def __init__(self, store: PostgresStore) -> None:
-        self.store = store
-
-    async def take(
-        self, rows: Sequence[NewMessage], needs: Sequence[Need] = (OF_ALL,), now: int = NOW, apart: int = 0
-    ) -> Handed:
-        revision, _ = await self.store.nodes.wide()
-        marks = [mark(row, started=now) for row in rows]
-        return await self.store.nodes.hand_over(marks, [list(needs)] * len(rows), revision, now, apart)
-
-    async def end(
-        self, given: Sequence[HandedOver], at: int, outcome: str = "Accepted", event: str = "accept"
-    ) -> None:
-        rows = [settlement(each, event, finished=at, outcome=outcome) for each in given]
-        assert await self.store.settle(rows, [], [], [], at) == []
 
 
 async def used(store: PostgresStore, now: int, name: str = "limit/all") -> Use:
@@ -92,7 +66,7 @@ async def test_what_another_node_used_is_free_later_by_as_much_as_clocks_are_apa
 
 
 async def test_two_nodes_at_the_same_moment_take_no_more_than_there_are(stores: list[PostgresStore]) -> None:
-    await stores[0].nodes.set_wide([msg(ALL, 40)], [], NOW)
+    await stores[0].nodes.set_wide([sized(ALL, 40)], [], NOW)
     rows = await put(stores[0], 200)
     nodes = [Node(store) for store in stores]
     answers = await asyncio.gather(*(nodes[n % 2].take(rows[n * 10 : n * 10 + 10]) for n in range(20)))
@@ -165,7 +139,7 @@ async def test_calls_of_a_queue_are_free_at_their_end(stores: list[PostgresStore
 
 async def test_a_call_that_did_not_begin_leaves_its_place_at_once(stores: list[PostgresStore]) -> None:
     node = Node(stores[0])
-    await stores[0].nodes.set_wide([msg(ALL, 1)], [], NOW)
+    await stores[0].nodes.set_wide([sized(ALL, 1)], [], NOW)
     rows = await put(stores[0], 1)
     given = (await node.take(rows)).handed
     await node.end(given, NOW + 10, "Withheld", "give-back")
@@ -174,7 +148,7 @@ async def test_a_call_that_did_not_begin_leaves_its_place_at_once(stores: list[P
 
 async def test_places_are_made_as_they_are_needed(stores: list[PostgresStore], tmp_path: Path) -> None:
     base, _, schema = url_for(tmp_path).partition("?schema=")
-    await stores[0].nodes.set_wide([msg(ALL, 100_000), msg(EACH, 50)], [], NOW)
+    await stores[0].nodes.set_wide([sized(ALL, 100_000), sized(EACH, 50)], [], NOW)
     reader = await asyncpg.connect(base)
     try:
         count = f"SELECT made FROM {schema}.place_made ORDER BY made"
@@ -190,10 +164,6 @@ async def test_places_are_made_as_they_are_needed(stores: list[PostgresStore], t
         assert [row[0] for row in await reader.fetch(count)] == [2, *made]
     finally:
         await reader.close()
-
-
-def msg(wide: Wide, maximum: int) -> Wide:
-    return Wide(wide.name, maximum, wide.span_ms, recipient=wide.recipient, queue=wide.queue)
 
 
 async def test_a_limit_counts_what_was_sent_before_it_was_set_and_what_is_under_way(
@@ -241,18 +211,18 @@ async def test_limits_of_recipients_and_groups_find_what_was_sent_to_them(
 
 async def test_a_limit_made_smaller_loses_the_places_that_are_free_first(stores: list[PostgresStore]) -> None:
     node = Node(stores[0])
-    await stores[0].nodes.set_wide([msg(ALL, 4)], [], NOW)
+    await stores[0].nodes.set_wide([sized(ALL, 4)], [], NOW)
     rows = await put(stores[0], 10)
     given = (await node.take(rows[:4])).handed
     await node.end(given[:1], NOW + 100)
     await node.end(given[1:2], NOW + 200)
-    await stores[1].nodes.set_wide([msg(ALL, 1)], [], NOW + 200)  # two are under way, two ended
+    await stores[1].nodes.set_wide([sized(ALL, 1)], [], NOW + 200)  # two are under way, two ended
     assert await used(stores[0], NOW + 200) == Use(2, None)
     await node.end(given[3:], NOW + 500)  # the later one is told first
     await node.end(given[2:3], NOW + 300)
     assert (await node.take(rows[4:], now=NOW + 1499)).handed == []
     assert len((await node.take(rows[4:], now=NOW + 1500)).handed) == 1
-    await stores[1].nodes.set_wide([msg(ALL, 3)], [], NOW + 1500)
+    await stores[1].nodes.set_wide([sized(ALL, 3)], [], NOW + 1500)
     assert len((await node.take(rows[5:], now=NOW + 1500)).handed) == 2
 
 
@@ -324,7 +294,7 @@ async def test_recipients_that_were_not_sent_to_for_long_are_forgotten(
 ) -> None:
     base, _, schema = url_for(tmp_path).partition("?schema=")
     node = Node(stores[0])
-    await stores[0].nodes.set_wide([ALL, msg(EACH, 2)], [], NOW)
+    await stores[0].nodes.set_wide([ALL, sized(EACH, 2)], [], NOW)
     rows = await put(stores[0], 30)
     held = []
     for number, row in enumerate(rows):
@@ -349,67 +319,4 @@ async def test_recipients_that_were_not_sent_to_for_long_are_forgotten(
 
 async def test_a_limit_with_more_places_than_can_be_kept_is_refused(stores: list[PostgresStore]) -> None:
     with pytest.raises(InvalidError, match="1,000,000"):
-        await stores[0].nodes.set_wide([msg(ALL, 1_000_001)], [], NOW)
-
-
-@pytest.mark.parametrize("seed", range(4))
-async def test_whatever_two_nodes_do_no_window_holds_more_than_its_limit(
-    stores: list[PostgresStore], seed: int
-) -> None:
-    """Random hand-overs, endings and changes of limits; judged by when each call began and ended."""
-    chance = random.Random(seed)
-    nodes = [Node(store) for store in stores]
-    limits = {"limit/all": 4, "limit/each": 2, "queue/chat": 3}
-    wides = {"limit/all": ALL, "limit/each": EACH, "queue/chat": CALLS}
-    await stores[0].nodes.set_wide([msg(wides[n], m) for n, m in limits.items()], [], NOW)
-    rows = [message(recipient=chance.choice("abc")) for _ in range(400)]
-    await stores[0].add(rows, [FLOW], NOW)
-    to = {row.id: row.recipient for row in rows}
-    waiting, open_, now = rows, [], NOW
-    calls: dict[int, tuple[int, int | None]] = {}
-    most = {(name, NOW): limit for name, limit in limits.items()}
-    for _ in range(250):
-        now += chance.randrange(300)
-        if chance.random() < 0.05:
-            name = chance.choice(list(limits))
-            limits[name] = chance.randrange(1, 6)
-            most[name, now] = limits[name]
-            await chance.choice(stores).nodes.set_wide([msg(wides[name], limits[name])], [], now)
-        parts = [chance.sample(waiting, min(len(waiting), chance.randrange(6))) for _ in nodes]
-        parts[1] = [row for row in parts[1] if row not in parts[0]]
-        revision, _ = await stores[0].nodes.wide()
-        answers = await asyncio.gather(*(
-            node.store.nodes.hand_over(
-                [mark(row, started=now) for row in part],
-                [[OF_ALL, ("limit/each", row.recipient), ("queue/chat", "")] for row in part], revision, now, 0)
-            for node, part in zip(nodes, parts, strict=True)))  # fmt: skip
-        given = [each for answer in answers for each in answer.handed]
-        calls |= {each.id: (now, None) for each in given}
-        gone = {each.id for each in given}
-        waiting = [row for row in waiting if row.id not in gone]
-        open_ += given
-        chance.shuffle(open_)
-        over, open_ = open_[: (n := chance.randrange(4))], open_[n:]
-        now += chance.randrange(200)
-        await chance.choice(nodes).end(over, now)
-        calls |= {each.id: (calls[each.id][0], now) for each in over}
-    judge(calls, to, most, now)
-    assert len(calls) > 60
-
-
-def judge(
-    calls: dict[int, tuple[int, int | None]], to: dict[int, str], most: dict[tuple[str, int], int], now: int
-) -> None:
-    """At each start, as many others occupy a place as the limit that held then allows, one less at most."""
-    for id_, (began, _) in calls.items():
-        for name, span in (("limit/all", 1000), ("limit/each", 5000), ("queue/chat", 0)):
-            limit = max((at, limit) for (of, at), limit in most.items() if of == name and at <= began)[1]
-            others = [
-                other
-                for other, (start, end) in calls.items()
-                if other != id_
-                and (name != "limit/each" or to[other] == to[id_])
-                and (start, other) < (began, id_)
-                and (end is None or end + span > began)
-            ]
-            assert len(others) < limit, (name, began)
+        await stores[0].nodes.set_wide([sized(ALL, 1_000_001)], [], NOW)

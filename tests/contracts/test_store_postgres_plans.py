@@ -93,8 +93,8 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     made = PostgresStore(url_for(tmp_path))
     await made.open(NOW)
     base, _, schema = url_for(tmp_path).partition("?schema=")
-    tables = ("message", "waiting", "ended", "attempt", "idempotency", "flow", "under_way", "tally")
-    tables += ("place_free", "place_held", "place_made")
+    tables = ("message", "waiting", "ended", "attempt", "idempotency", "flow", "under_way", "tally",
+              "place_free", "place_held", "place_made")  # fmt: skip
     analyse = [f"ANALYZE {schema}.{table}" for table in tables]
     await execute(
         base,

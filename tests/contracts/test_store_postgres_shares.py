@@ -9,7 +9,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from paceline.model.errors import ConflictError
 from paceline.model.messages import FlowKey
 from paceline.model.nodes import EVERY_PARTITION, PARTITIONS, Wake, partition_of
 from paceline.stores.base import Document
@@ -206,17 +205,6 @@ async def test_a_listener_that_lost_its_ear_listens_again(
     await second.add([message()], [FLOW], NOW)
     async with asyncio.timeout(5):
         await rung.wait()
-
-
-async def test_what_only_one_sender_can_count_is_refused_to_two(stores: list[PostgresStore]) -> None:
-    first, second = stores
-    limit = Document("limit", "", "all", "{}", NOW)
-    with pytest.raises(ConflictError, match=r"several nodes .* not possible yet: stop the other nodes"):
-        await first.nodes.put_alone([limit])
-    assert await first.documents("limit") == []
-    await second.close()
-    await first.nodes.put_alone([limit])
-    assert await first.documents("limit") == [limit]
 
 
 # Two at once

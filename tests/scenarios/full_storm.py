@@ -15,7 +15,8 @@ import asyncpg
 
 from tests.contracts.stores.postgres_server import in_thread
 from tests.scenarios.ledger import Limit, by_sender
-from tests.scenarios.node_storm import LIMIT, Client, Node, NodeStorm
+from tests.scenarios.node_figures import LIMIT
+from tests.scenarios.node_storm import Client, Node, NodeStorm
 from tests.scenarios.server import NotAnsweredError, text_body
 
 ACCOUNTS = 200

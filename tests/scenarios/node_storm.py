@@ -9,7 +9,6 @@ import json
 import random
 import shutil
 import signal
-import statistics
 import subprocess
 import sys
 import threading
@@ -17,12 +16,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.scenarios.figures_of import percentile
 from tests.scenarios.ledger import Limit, by_sender, exceeded, taken_by_text, worst_count
+from tests.scenarios.node_figures import LEASE_S, LIMIT, Figures
 from tests.scenarios.server import (
     NotAnsweredError,
     Server,
@@ -34,87 +32,9 @@ from tests.scenarios.server import (
 )
 
 ACCOUNTS = 12
-LIMIT: Limit = (5, 2.0)
 KEYED = 0.33
-LEASE_S = 2.0
 CLIENTS = 3
 _TOLD = frozenset({"uncertain", "failed", "pending", "scheduled", "retrying"})
-
-
-@dataclass
-class Figures:
-    """What came out; `broken` names every promise that was."""
-
-    kills: int = 0
-    stops: int = 0
-    restarts: int = 0
-    cuts: int = 0
-    ends: int = 0
-    acknowledged: int = 0
-    attempted: int = 0
-    taken: int = 0
-    lost: list[str] = field(default_factory=list)
-    twice: list[str] = field(default_factory=list)
-    foreign: list[str] = field(default_factory=list)
-    doubled_keys: list[str] = field(default_factory=list)
-    false_endings: list[str] = field(default_factory=list)
-    uncertain: int = 0
-    exceeded: int = 0
-    worst: int = 0
-    two_hands: int = 0
-    states: dict[str, int] = field(default_factory=dict)
-    follows: list[float] = field(default_factory=list)
-    slow_follows: int = 0
-    refused_late: int = 0
-    audit: list[str] = field(default_factory=list)
-    use: float = 0.0
-    recoveries: list[float] = field(default_factory=list)
-    pickups: list[float] = field(default_factory=list)
-    unanswered: int = 0
-    refused: int = 0
-    without_retry: int = 0
-
-    @property
-    def faults(self) -> int:
-        """How many there were, of all kinds."""
-        return self.kills + self.stops + self.restarts + self.cuts
-
-    @staticmethod
-    def slowest(seconds: Sequence[float]) -> float:
-        """The 99th of 100."""
-        return percentile(seconds, 0.99)
-
-    @property
-    def broken(self) -> list[str]:
-        promises: dict[str, Sequence[Any]] = {
-            "lost": self.lost,
-            "sent twice": self.twice,
-            "never sent by a client": self.foreign,
-            "one idempotency key, two messages": self.doubled_keys,
-            "said to be sent, not in the ledger": self.false_endings,
-            "arrivals beyond the limit": ["arrival"] * self.exceeded,
-            "two calls of one message at once": ["call"] * self.two_hands,
-            "broken as the audit of the store says": self.audit,
-            f"follows later than the lease and 2 s ({LEASE_S + 2:g} s)": ["follow"] * self.slow_follows,
-        }
-        return [f"{name}: {len(found)}, such as {found[:3]}" for name, found in promises.items() if found]
-
-    def lines(self) -> list[str]:
-        follows = sorted(self.follows) or [0.0]
-        return [
-            f"nodes killed, stopped      {self.kills}, {self.stops}; ended by the others: {self.ends}",
-            f"acknowledged               {self.acknowledged} of {self.attempted} attempted",
-            f"taken by the provider      {self.taken}",
-            f"lost                       {len(self.lost)}",
-            f"sent twice without a word  {len(self.twice)}",
-            f"doubled by a repeated key  {len(self.doubled_keys)}",
-            f"most in a window           {self.worst} of {LIMIT[0]}, beyond it: {self.exceeded}",
-            f"two calls at once          {self.two_hands}",
-            f"uncertain                  {self.uncertain}",
-            f"followed after             median {statistics.median(follows):.2f} s, most {follows[-1]:.2f} s",
-            f"late endings refused       {self.refused_late}",
-            f"states at the end          {self.states}",
-        ]
 
 
 class Node(Server):
@@ -216,8 +136,10 @@ class NodeStorm:
         broken: str = "",
         pace: float = 0.15,
         accounts: int = ACCOUNTS,
+        wide: Limit | None = None,
     ) -> None:
         self.folder, self.store, self.seed, self.accounts = folder, store, seed, accounts
+        self.wide = wide
         self.chance = random.Random(seed)
         self.broken, self.pace = broken, pace
         self.over = threading.Event()
@@ -248,6 +170,9 @@ class NodeStorm:
             self.nodes[0].account(
                 f"a{index}", self.witness, 1000 + index, concurrency=5, limits=limits, pool=f"p{index}"
             )
+        if self.wide is not None:
+            limit = f"{self.wide[0]}/{self.wide[1]:g}s"
+            self.nodes[0].api("PUT", "/limits/all", {"scope": {"global": True}, "limit": limit})
         self._shared(count)
 
     def _clients(self) -> Sequence[Client]:
@@ -386,9 +311,11 @@ class NodeStorm:
         return [f"{check['name']}: {check['broken']}" for check in checks if check["broken"]]
 
 
-def node_storm(folder: Path, store: str, victims: int, seed: int, broken: str = "") -> Figures:
+def node_storm(
+    folder: Path, store: str, victims: int, seed: int, broken: str = "", wide: Limit | None = None
+) -> Figures:
     """Run it; see `Figures.broken`."""
     begun = time.monotonic()
-    figures = NodeStorm(folder, store, seed, broken=broken).run(victims)
+    figures = NodeStorm(folder, store, seed, broken=broken, wide=wide).run(victims)
     print(f"{victims} nodes killed or stopped in {time.monotonic() - begun:.0f} s")
     return figures

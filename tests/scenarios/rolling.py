@@ -14,7 +14,8 @@ from pathlib import Path
 
 from paceline.model.ids import from_text, moment_of
 from tests.scenarios.ledger import Limit, taken_by_text
-from tests.scenarios.node_storm import Figures, Node, NodeStorm
+from tests.scenarios.node_figures import Figures
+from tests.scenarios.node_storm import Node, NodeStorm
 from tests.scenarios.server import Process, clean_environment, drained
 
 _FIRST = """

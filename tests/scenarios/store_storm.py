@@ -16,7 +16,8 @@ import asyncpg
 from tests.contracts.stores.postgres_server import in_thread
 from tests.contracts.stores.postgres_standby import Pair
 from tests.scenarios.ledger import taken_by_text
-from tests.scenarios.node_storm import Figures, Node, NodeStorm
+from tests.scenarios.node_figures import Figures
+from tests.scenarios.node_storm import Node, NodeStorm
 from tests.scenarios.server import Reply, text_body, until
 
 RECOVERY_S = 10.0

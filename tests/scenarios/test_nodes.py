@@ -56,3 +56,10 @@ def test_every_node_is_replaced_by_a_later_version_while_all_send(tmp_path: Path
     assert "newer Paceline" in rolling.refused and "cannot work with it" in rolling.refused
     assert rolling.gap < 6  # 2 s are promised, and measured when the machine is quiet; others may use it
     assert max(rolling.delays) < 8
+
+
+def test_a_limit_of_everything_holds_while_nodes_are_killed_and_stopped(tmp_path: Path) -> None:
+    figures = node_storm(tmp_path, url_for(tmp_path), victims=8, seed=2, wide=(8, 1.0))
+    print("\n".join(figures.lines()))
+    assert figures.broken == []
+    assert figures.kills and figures.stops and figures.wide_worst == 8

@@ -5,6 +5,7 @@ the store refused something, when places that others used become free. Of calls 
 when they end: so it is tried again a little later.
 """
 
+from array import array
 from bisect import insort
 from collections.abc import Sequence
 
@@ -117,7 +118,7 @@ class SharedWindow(Window):
         self._own = own = [end for end in self._own if end > now]
         has = self.flying + len(own)
         grace = 0 if has < self.maximum / self._sharing.nodes else AGAIN_MS
-        self.ends = sorted([*own, *(moment + grace for moment in moments)])
+        self.ends = array("q", sorted([*own, *(moment + grace for moment in moments)]))
         self.others = max(0, self.maximum - self.flying - len(self.ends))
         self._again = now + self._pause
         if self._keyed:

@@ -3,6 +3,8 @@
 -- in `place_free` until it is taken, then in `place_held` until that call is settled, as messages are in `waiting` and
 -- `under_way`. So nobody waits for anybody's row: whoever takes a place passes over those that another one has in his
 -- hands, and whoever gives one back owns it.
+-- A program that takes no places would send beyond the limits of others.
+-- oldest program: 3
 
 -- The limits as the store counts them: `span_ms` 0 is a number of calls under way. `recipient` and `group` are '' for
 -- all together, '*' for each apart, or one value; the other conditions one value, or '' for any.
