@@ -30,6 +30,7 @@ from paceline.engine.relay import Relay
 from paceline.engine.secrets import Vault
 from paceline.engine.service import Service
 from paceline.engine.threads import ThreadPool
+from paceline.memory import give_large_pieces_back
 from paceline.model.errors import InvalidError, PacelineError, Problem
 from paceline.observe import configure_logging
 from paceline.stores.base import Store
@@ -272,6 +273,7 @@ def serve(
     """Run the server until it is told to stop; the exit code. `started` is called once it sends and listens."""
     configure_logging(settings.log_level, settings.log_format)
     sys.setswitchinterval(SWITCH_S)
+    give_large_pieces_back()
     try:
         runner: Callable[..., Any] = _uvloop_run()
         return int(runner(_serve(settings, handlers, started)))

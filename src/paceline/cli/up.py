@@ -46,10 +46,8 @@ def up(
         config: Read this file instead of ./paceline.toml.
         setting: Any other setting, as name=value. May be given again.
     """
-    from paceline.cli.memory import give_large_pieces_back
     from paceline.config import load
 
-    give_large_pieces_back()
     arguments: dict[str, Any] = _pairs(setting or [])
     named = {"host": host, "port": port, "data": data, "store": store, "outbox": outbox, "role": role,
              "processes": processes}  # fmt: skip

@@ -7,7 +7,7 @@ import pytest
 
 _GROWTH = """
 import ctypes, sys
-from paceline.cli.memory import give_large_pieces_back
+from paceline.memory import give_large_pieces_back
 if sys.argv[1] == "told":
     give_large_pieces_back()
 def resident():
