@@ -11,7 +11,14 @@ from typing import Any
 import msgspec
 import structlog
 
-from paceline.engine import doctor_folder, doctor_messages, doctor_outbox, doctor_sending, doctor_store
+from paceline.engine import (
+    doctor_folder,
+    doctor_messages,
+    doctor_nodes,
+    doctor_outbox,
+    doctor_sending,
+    doctor_store,
+)
 from paceline.engine.core import Core
 from paceline.engine.doctor_findings import Check, Finding, Patient, Said, failed, warned
 
@@ -22,12 +29,15 @@ log = structlog.get_logger("paceline.doctor")
 
 
 class Row(msgspec.Struct, frozen=True):
-    """A check by its name. `running`: only the process that sends can tell. `asked`: only when asked for."""
+    """A check by its name. `running`: only the process that sends can tell. `asked`: only when asked for. `shared`: about
+    nodes, for a store that several can share.
+    """
 
     name: str
     check: Check
     running: bool = False
     asked: bool = False
+    shared: bool = False
 
 
 FOLDER = (
@@ -52,6 +62,12 @@ CHECKS = (
     Row("credentials", doctor_store.credentials),
     Row("keys", doctor_store.api_keys),
     Row("clock", doctor_store.clock, running=True),
+    Row("nodes", doctor_nodes.nodes, shared=True),
+    Row("silent nodes", doctor_nodes.silent, shared=True),
+    Row("partitions", doctor_nodes.partitions, shared=True),
+    Row("suspect nodes", doctor_nodes.suspect, shared=True),
+    Row("clocks of nodes", doctor_nodes.clocks, shared=True),
+    Row("versions of nodes", doctor_nodes.versions, shared=True),
     Row("time zones", doctor_folder.zones),
     Row("open files", doctor_folder.open_files, running=True),
     Row("event loop", doctor_sending.blocked, running=True),
@@ -92,7 +108,13 @@ async def examine(
         relays: those of the outboxes.
     """
     patient = Patient(core, settings_facts, running, relays)
-    rows = [row for row in CHECKS if (running or not row.running) and (reach or not row.asked)]
+    rows = [
+        row
+        for row in CHECKS
+        if (running or not row.running)
+        and (reach or not row.asked)
+        and (core.store.nodes is not None or not row.shared)
+    ]
     return [finding(row.name, await _look(row.name, row.check(patient))) for row in rows]
 
 

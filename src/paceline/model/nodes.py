@@ -82,3 +82,40 @@ class Wake(msgspec.Struct, array_like=True, frozen=True):
     many: int
     due_at: int | None
     expires_at: int | None
+
+
+class Known(msgspec.Struct, array_like=True, frozen=True):
+    """A node that lives, or ended (`ended_at`) not long ago, as the store has it, with how many partitions and calls are its.
+
+    `program` is the newest schema that its program knows; 0 where the store does not say.
+    """
+
+    id: str
+    name: str
+    role: str
+    process: int
+    started_at: int
+    heartbeat_at: int
+    lease_ends_at: int
+    ended_at: int | None
+    off: int
+    program: int
+    partitions: int
+    calls: int
+
+    @property
+    def sends(self) -> bool:
+        """Whether it may own partitions."""
+        return self.role != "api"
+
+    def late_ms(self, now: int) -> int:
+        """How long ago its lease ran out, of one that nobody ended; 0 or less where it holds."""
+        return 0 if self.ended_at is not None else now - self.lease_ends_at
+
+
+class Roll(msgspec.Struct, frozen=True):
+    """The nodes of a store at one moment (`now`, by the store's clock), and how many partitions are nobody's."""
+
+    nodes: tuple[Known, ...]
+    free: int
+    now: int

@@ -6,7 +6,7 @@ from typing import Protocol
 import msgspec
 
 from paceline.model.messages import FlowKey, HandedOver, Mark
-from paceline.model.nodes import Node, Standing, Wake
+from paceline.model.nodes import Node, Roll, Standing, Wake
 from paceline.model.wide import Need, Told, Use, Wide
 from paceline.stores.base import Document, FlowState
 
@@ -125,6 +125,9 @@ class NodeStore(Protocol):
 
     async def apart(self, since_ms: int) -> int:
         """By how many milliseconds times that other nodes wrote may be off, of those that were there `since_ms` ago."""
+
+    async def roll(self, since_ms: int) -> Roll:
+        """The nodes that live, and those that ended in the last so many milliseconds. Also of a store that is only looked at."""
 
     async def forget(self, before: int) -> int:
         """Forget nodes that ended before this moment; answers how many."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from paceline.clock import passed_ms
 from paceline.model.errors import UnavailableError
 from paceline.model.messages import FlowKey, HandedOver, Mark
-from paceline.model.nodes import EVERY_PARTITION, Node, Standing, Wake
+from paceline.model.nodes import EVERY_PARTITION, Known, Node, Roll, Standing, Wake
 from paceline.model.wide import Need, Use, Wide
 from paceline.stores import postgres_wide
 from paceline.stores.base import Document, FlowState
@@ -261,6 +261,12 @@ class PostgresNodes:
         """See `NodeStore.apart`."""
         apart: int | None = await self._ask(lambda session: session.value("apart", self._joined.id, since_ms))
         return apart or 0
+
+    async def roll(self, since_ms: int) -> Roll:
+        """See `NodeStore.roll`."""
+        known = tuple(Known(*row) for row in await self._store.rows("roll", since_ms))
+        ((free, now),) = await self._store.rows("free_partitions")
+        return Roll(known, free, now)
 
     async def forget(self, before: int) -> int:
         """See `NodeStore.forget`."""

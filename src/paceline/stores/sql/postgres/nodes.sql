@@ -118,6 +118,24 @@ LEFT JOIN LATERAL (
 ) AS other ON other.heartbeat_at + other.moved > me.heartbeat_at - $2::bigint - abs(other.moved)
 WHERE me.id = $1 GROUP BY me.off;
 
+-- name: roll
+-- The nodes that live or ended in the last $1 ms, as Known. What a program knows is told by stores that note it.
+SELECT node.id, node.name, node.role, node.process, node.started_at, node.heartbeat_at, node.lease_ends_at, node.ended_at, node.off,
+       coalesce((to_jsonb(node) ->> 'program')::bigint, 0), its.partitions, its.calls
+FROM node
+CROSS JOIN LATERAL (
+  SELECT count(*) AS partitions,
+         coalesce(sum((SELECT count(*) FROM under_way WHERE (flow & 63) = partition.number)), 0)::bigint AS calls
+  FROM partition WHERE partition.owner = node.id AND node.ended_at IS NULL
+) AS its
+WHERE node.ended_at IS NULL OR node.ended_at > extract(epoch FROM clock_timestamp()) * 1000 - $1::bigint
+ORDER BY node.started_at, node.id;
+
+-- name: free_partitions
+-- How many partitions are nobody's, and the database's time.
+SELECT (SELECT count(*) FROM partition LEFT JOIN fence ON fence.node = partition.owner
+        WHERE partition.owner IS NULL OR fence.ended), (extract(epoch FROM clock_timestamp()) * 1000)::bigint;
+
 -- name: forget_nodes
 -- Nodes that ended before $1 go, with their fences: what they wrote is older than any limit looks back.
 WITH old AS (DELETE FROM node WHERE ended_at < $1 RETURNING id),
