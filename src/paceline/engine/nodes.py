@@ -211,12 +211,12 @@ class Nodes:
         places = self._core.dispatcher.places
         if places is not None:
             places.share(sum(node.sends and not node.lapsed for node in standing.nodes))
-            places.follow(standing.wide)
+            if places.follow(standing.wide):
+                self._core.dispatcher.wake()
         others = {(node.id, node.off) for node in standing.nodes if node.id != self._store.id}
         if others != self._others:
             await self.compare_clocks()
             self._others = others
-        self._core.dispatcher.wake()
 
     def _sends(self, standing: Standing) -> bool:
         return any(node.id == self._store.id and node.sends for node in standing.nodes)

@@ -73,12 +73,13 @@ class Places:
             self._agenda.hold()
         self.ring()
 
-    def follow(self, revision: int) -> None:
-        """Every change of limits up to this revision is in force here."""
+    def follow(self, revision: int) -> bool:
+        """Every change of limits up to this revision is in force here; whether that was waited for."""
         self._revision = max(self._revision, revision)
-        if self._stale:
-            self._stale = False
+        waited, self._stale = self._stale, False
+        if waited:
             self._agenda.let_go()
+        return waited
 
     def changed(self, revision: int) -> None:
         """This node itself made that change, and has it in force."""
