@@ -14,7 +14,7 @@ from paceline.stores.base import Document
 from paceline.stores.postgres import PostgresStore
 from tests.contracts.stores.making import FLOW, NOW, mark, message, one
 from tests.contracts.stores.nodes import ended, two_nodes
-from tests.contracts.stores.places import ALL, CALLS, EACH, OF_ALL, Node, sized
+from tests.contracts.stores.places import ALL, CALLS, EACH, EVERYTHING, OF_ALL, Node, sized
 from tests.contracts.stores.postgres_server import url_for
 
 
@@ -101,7 +101,7 @@ async def test_a_message_gets_all_of_its_places_or_none(stores: list[PostgresSto
     revision, _ = await stores[0].nodes.wide()
     rows = [*ann, *bob]
     needs = [[OF_ALL, ("limit/each", row.recipient)] for row in rows]
-    answer = await stores[0].nodes.hand_over([mark(row) for row in rows], needs, revision, NOW, 0)
+    answer = await stores[0].nodes.hand_over([mark(row) for row in rows], needs, revision, NOW, 0, EVERYTHING)
     # The second to the fourth for ann get nothing, so that what they would have taken of all is there for bob.
     assert [each.id for each in answer.handed] == [ann[0].id, bob[0].id]
     assert [(told.name, told.key) for told in answer.told] == [("limit/each", "ann")]
@@ -123,6 +123,24 @@ async def test_what_was_not_pending_any_more_takes_nothing(stores: list[Postgres
         "limit/all",
     )
     assert await used(stores[0], NOW) == Use(3, None)
+
+
+async def test_nobody_overtakes_what_was_refused(stores: list[PostgresStore]) -> None:
+    """Two batches are on their way; a place becomes free after the first one was refused."""
+    node, nodes = Node(stores[0]), stores[0].nodes
+    await nodes.set_wide([sized(ALL, 1)], [], NOW)
+    revision, _ = await nodes.wide()
+    rows = await put(stores[0], 3)
+    given = (await node.take(rows[:1])).handed
+    first = await nodes.hand_over([mark(rows[1])], [[OF_ALL]], revision, NOW, 0, 0)
+    await node.end(given, NOW - 1000)
+    second = await nodes.hand_over([mark(rows[2])], [[OF_ALL]], revision, NOW, 0, 0)
+    assert (first.refused, second.refused) == ([rows[1].id], [rows[2].id])
+    assert second.number > first.number > 0
+    again = await nodes.hand_over(
+        [mark(row) for row in rows[1:]], [[OF_ALL]] * 2, revision, NOW, 0, second.number
+    )
+    assert [each.id for each in again.handed] == [rows[1].id]
 
 
 async def test_calls_of_a_queue_are_free_at_their_end(stores: list[PostgresStore]) -> None:
@@ -248,10 +266,14 @@ async def test_a_hand_over_by_limits_that_have_changed_since_does_nothing(
     rows = await put(stores[0], 2)
     await stores[1].nodes.set_wide([EACH], [], NOW)
     wanted = [needs] * 2 if needs else ()
-    answer = await stores[0].nodes.hand_over([mark(row) for row in rows], wanted, revision, NOW, 0)
+    answer = await stores[0].nodes.hand_over(
+        [mark(row) for row in rows], wanted, revision, NOW, 0, EVERYTHING
+    )
     assert (answer.handed, answer.refused, answer.stale) == ([], [], True)
     assert (await one(stores[0], rows[0].id)).number == 0
-    again = await stores[0].nodes.hand_over([mark(row) for row in rows], wanted, revision + 1, NOW, 0)
+    again = await stores[0].nodes.hand_over(
+        [mark(row) for row in rows], wanted, revision + 1, NOW, 0, EVERYTHING
+    )
     assert (len(again.handed), again.stale) == (2, False)
 
 

@@ -9,7 +9,7 @@ import pytest
 from paceline.stores.postgres import PostgresStore
 from tests.contracts.stores.making import FLOW, NOW, mark, message
 from tests.contracts.stores.nodes import two_nodes
-from tests.contracts.stores.places import ALL, CALLS, EACH, OF_ALL, Node, sized
+from tests.contracts.stores.places import ALL, CALLS, EACH, EVERYTHING, OF_ALL, Node, sized
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -43,7 +43,7 @@ async def play(stores: list[PostgresStore], chance: random.Random) -> None:
         answers = await asyncio.gather(*(
             node.store.nodes.hand_over(
                 [mark(row, started=now) for row in part],
-                [[OF_ALL, ("limit/each", row.recipient), ("queue/chat", "")] for row in part], revision, now, 0)
+                [[OF_ALL, ("limit/each", row.recipient), ("queue/chat", "")] for row in part], revision, now, 0, EVERYTHING)
             for node, part in zip(nodes, parts, strict=True)))  # fmt: skip
         given = [each for answer in answers for each in answer.handed]
         calls |= {each.id: (now, None) for each in given}

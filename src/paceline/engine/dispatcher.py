@@ -161,7 +161,7 @@ class Dispatcher:
                 # so after a crash no more messages are open than calls were allowed to be.
                 if self._ended:
                     self._spawn(self._settle_batch(*self._take_ended()))
-                self._spawn(self._hand_over(released, now))
+                self._spawn(self._hand_over(released, now, self.places.heard if self.places else 0))
         if not self.away:
             self._refill.look()
         if self.agenda.late:
@@ -188,14 +188,14 @@ class Dispatcher:
 
     # -- hand-over
 
-    async def _hand_over(self, released: Sequence[Release], now: int) -> None:
+    async def _hand_over(self, released: Sequence[Release], now: int, heard: int) -> None:
         marks = [Mark(r.entry.id, r.flow.number, r.account.id, now) for r in released]
         life = self._life
         try:
             if self.places is None:
                 answer = Handed(await self.store.hand_over(marks, now), [], [], stale=False)
             else:
-                answer = await self.places.hand_over(released, marks, now)
+                answer = await self.places.hand_over(released, marks, now, heard)
             done = self.clock.now()
             self._lead.learn(done - now, done)
         except UnavailableError as error:

@@ -33,22 +33,29 @@ class Places:
         self.ring: Callable[[], None] = lambda: None
         """Asks for a look at what other nodes changed."""
         self.refusals = 0
+        self.heard = 0
+        """The number of the last refusal that the gates know of."""
         self._revision = 0
         self._stale = False
 
-    async def hand_over(self, released: Sequence[Release], marks: Sequence[Mark], now: int) -> Handed:
-        """Make hand-overs durable that get all of their places."""
+    async def hand_over(
+        self, released: Sequence[Release], marks: Sequence[Mark], now: int, heard: int
+    ) -> Handed:
+        """Make hand-overs durable that get all of their places; `heard` as it was when they were released."""
         needs: list[Sequence[Need]] = []
         wanted = False
         for release in released:
             its = [gate.need for gate in release.gates if gate.need is not None] if release.gates else ()
             wanted = wanted or bool(its)
             needs.append(its)
-        return await self._store.hand_over(marks, needs if wanted else (), self._revision, now, self.apart())
+        return await self._store.hand_over(
+            marks, needs if wanted else (), self._revision, now, self.apart(), heard
+        )
 
     def refused(self, released: Sequence[Release], handed: Handed, now: int) -> None:
         """The store refused some of these, whose places in this node's gates are free again."""
         self.refusals += len(handed.refused)
+        self.heard = max(self.heard, handed.number)
         if handed.stale:
             self._wait_for_news()
             return

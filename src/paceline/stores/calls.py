@@ -72,6 +72,7 @@ class HandOver(msgspec.Struct, frozen=True):
     revision: int | None = None
     now: int = 0
     apart: int = 0
+    heard: int = 0
 
 
 class Revise(msgspec.Struct, frozen=True):

@@ -33,6 +33,8 @@ class Handed(msgspec.Struct, frozen=True):
     refused: list[int]
     told: list[Told]
     stale: bool
+    number: int = 0
+    """Grows with each commit that refuses something."""
 
 
 class NodeStore(Protocol):
@@ -80,12 +82,20 @@ class NodeStore(Protocol):
         """What other nodes did to documents after the revision `since`, in order."""
 
     async def hand_over(
-        self, marks: Sequence[Mark], needs: Sequence[Sequence[Need]], revision: int, now: int, apart: int
+        self,
+        marks: Sequence[Mark],
+        needs: Sequence[Sequence[Need]],
+        revision: int,
+        now: int,
+        apart: int,
+        heard: int = 0,
     ) -> Handed:
         """As `Store.hand_over`, with the places of wide limits that each takes, all or none; no `needs` for none.
 
         `revision` is that of the wide limits which the caller knows. A place is free by `now`; one that another node
-        used last, by whose clock that is, `apart` ms later.
+        used last, by whose clock that is, `apart` ms later. `heard` is the `number` of the last answer that the caller knew
+        when it chose these: a limit that refused something since then refuses them as well, so that nobody overtakes
+        what was refused.
         """
 
     async def set_wide(

@@ -202,11 +202,17 @@ class PostgresNodes:
         return [Changed(*row) for row in rows if row["revision"] not in own]
 
     async def hand_over(
-        self, marks: Sequence[Mark], needs: Sequence[Sequence[Need]], revision: int, now: int, apart: int
+        self,
+        marks: Sequence[Mark],
+        needs: Sequence[Sequence[Need]],
+        revision: int,
+        now: int,
+        apart: int,
+        heard: int = 0,
     ) -> Handed:
         """See `NodeStore.hand_over`."""
         answer: Handed = await self._store.submit(
-            Kind.HAND_OVER, HandOver(marks, needs, revision, now, apart), len(marks)
+            Kind.HAND_OVER, HandOver(marks, needs, revision, now, apart, heard), len(marks)
         )
         return answer
 

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from hashlib import sha256
 from typing import Final
 
+from msgspec import structs
+
 from paceline.model.messages import HandedOver, Mark, Settlement
 from paceline.model.wide import Need, Told
 from paceline.stores.calls import HandOver
@@ -17,6 +19,8 @@ from paceline.stores.postgres_session import Session, columns
 _AHEAD: Final = 4
 """So many times what is missing is made at once, so that making them does not go on for long."""
 _MOST_AHEAD: Final = 2000
+_MOST_REFUSALS: Final = 1000
+"""So many limits and keys that refused are remembered before those that everybody heard of are forgotten."""
 _MOST_TOLD: Final = 64
 """Limits of which a refused hand-over is told more than that they are closed."""
 _WITHHELD: Final = "Withheld"
@@ -107,10 +111,17 @@ class Taking:
     def _most(self, key: _Key) -> int:
         return self._book.limits[self._names[key][0]][1]
 
-    def assign(self, needs: Sequence[Need]) -> list[tuple[_Key, _Place]] | None:
-        """Places for one message, or None where one of them is not there; then it takes none."""
-        keys = [self._keys[need] for need in needs]
-        missing = [need for need, key in zip(needs, keys, strict=True) if not self._found[key]]
+    def assign(self, needs: Sequence[Need], heard: int) -> list[tuple[_Key, _Place]] | None:
+        """Places for one message, or None where one of them is not there; then it takes none.
+
+        One that was chosen before its node heard of a refusal would overtake what was refused: it goes back too.
+        """
+        keys, refusals = [self._keys[need] for need in needs], self._session.refusals
+        missing = [
+            need
+            for need, key in zip(needs, keys, strict=True)
+            if not self._found[key] or refusals.get(need, 0) > heard
+        ]
         if missing:
             self.refused |= dict.fromkeys(missing)
             return None
@@ -129,6 +140,16 @@ class Taking:
         left = [(*key, at, place, node) for key, found in self._found.items() for place, at, node in found]
         if left:
             await self._session.run("put_places", *map(list, zip(*left, strict=True)))
+
+    def note(self, heard: int) -> int:
+        """Remember what was refused, and forget what every caller has heard of; answers the number of this commit."""
+        session = self._session
+        if self.refused:
+            session.refused += 1
+            session.refusals |= dict.fromkeys(self.refused, session.refused)
+        if len(session.refusals) > _MOST_REFUSALS:
+            session.refusals = {need: at for need, at in session.refusals.items() if at > heard}
+        return session.refused
 
     async def tell(self) -> list[Told]:
         """What there is to know about the limits that refused something."""
@@ -173,7 +194,7 @@ async def _hand_over(
         for mark, needs in zip(call.marks, call.needs or [()] * len(call.marks), strict=True):
             if mark.id in held:
                 continue  # asked for twice
-            places = taking.assign(needs)
+            places = taking.assign(needs, call.heard)
             if places is None:
                 answer.refused.append(mark.id)
             else:
@@ -190,10 +211,12 @@ async def _hand_over(
         taking.give_back(held.pop(id_))
     await taking.keep(held)
     told = await taking.tell()
+    number = taking.note(min(call.heard for call in calls))
     for call in calls:
         answer = answers[id(call)]
         if answer.refused:
             answer.told.extend(told)
+            answers[id(call)] = structs.replace(answer, number=number)
 
 
 async def settle(session: Session, rows: Sequence[Settlement]) -> None:

@@ -8,6 +8,7 @@ import asyncpg
 import msgspec
 
 from paceline.model.errors import ConflictError, InvalidError, Problem, SchemaError, UnavailableError
+from paceline.model.wide import Need
 from paceline.stores.postgres_address import Address
 from paceline.stores.statements import Statement, load_statements
 
@@ -53,6 +54,10 @@ class Session:
         self.slot = 0
         self.number = 0  # by which its places of wide limits are known
         self.book: Book | None = None
+        self.refused = (
+            0  # how many commits refused hand-overs, and which was the last one of each limit and key
+        )
+        self.refusals: dict[Need, int] = {}
         self.owned: frozenset[int] = frozenset()
         self.woken = 0
         self._statements: dict[str, Statement] = load_statements("postgres")

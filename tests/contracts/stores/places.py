@@ -10,6 +10,8 @@ from tests.contracts.stores.making import NOW, mark, settlement
 
 ALL = Wide("limit/all", 3, 1000)
 EACH = Wide("limit/each", 1, 5000, recipient="*")
+EVERYTHING = 1 << 40
+"""The caller has heard of every refusal."""
 CALLS = Wide("queue/chat", 2, 0, queue="chat")
 OF_ALL: Need = ("limit/all", "")
 
@@ -29,7 +31,9 @@ class Node:
     ) -> Handed:
         revision, _ = await self.store.nodes.wide()
         marks = [mark(row, started=now) for row in rows]
-        return await self.store.nodes.hand_over(marks, [list(needs)] * len(rows), revision, now, apart)
+        return await self.store.nodes.hand_over(
+            marks, [list(needs)] * len(rows), revision, now, apart, EVERYTHING
+        )
 
     async def end(
         self, given: Sequence[HandedOver], at: int, outcome: str = "Accepted", event: str = "accept"
