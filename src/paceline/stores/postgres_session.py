@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import asyncpg
 import msgspec
 
+from paceline.clock import passed_ms
 from paceline.model.errors import ConflictError, InvalidError, Problem, SchemaError, UnavailableError
 from paceline.model.wide import Need
 from paceline.stores.postgres_address import Address
@@ -54,9 +55,8 @@ class Session:
         self.slot = 0
         self.number = 0  # by which its places of wide limits are known
         self.book: Book | None = None
-        self.refused = (
-            0  # how many commits refused hand-overs, and which was the last one of each limit and key
-        )
+        # Grows with each commit that refuses hand-overs, over all connections; and which was the last of each limit and key.
+        self.refused = int(passed_ms())
         self.refusals: dict[Need, int] = {}
         self.owned: frozenset[int] = frozenset()
         self.woken = 0
