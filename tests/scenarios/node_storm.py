@@ -123,6 +123,7 @@ class NodeStorm:
 
     patience = 3.0
     """Seconds that a client waits for an answer."""
+    audit_options: Sequence[str] = ()
 
     limit = LIMIT
     kind: type[Node] = Node
@@ -302,7 +303,7 @@ class NodeStorm:
 
     def _audit(self) -> list[str]:
         """What the store's own journal and counts say."""
-        command = [sys.executable, "-m", "paceline.cli.main", "audit", "--json"]
+        command = [sys.executable, "-m", "paceline.cli.main", "audit", "--json", *self.audit_options]
         environment = clean_environment() | {"PACELINE_STORE": self.store}
         told = subprocess.run(
             command, env=environment, capture_output=True, text=True, check=False, timeout=120

@@ -27,6 +27,8 @@ PICKUP_S = 1.0
 ANSWER_S = 10.0
 """So long a client waits: every answer comes within it, also while the database is away."""
 CONNECTIONS = ("word", "writer", "lease")
+REORDERED = ("--reordered",)
+"""Whether a message's commit was made is found out once the database is back: others came into line before it."""
 _PROBE = "probe"
 _BUSY_S = 0.5
 
@@ -35,6 +37,7 @@ class StoreStorm(NodeStorm):
     """Nodes on a database of their own that is restarted, in each of three ways; at the end its standby takes its place."""
 
     patience = ANSWER_S
+    audit_options = REORDERED
 
     def __init__(self, folder: Path, servers: Pair, seed: int, **more: Any) -> None:
         super().__init__(folder, servers.url, seed, **more)
@@ -74,6 +77,7 @@ class CutStorm(NodeStorm):
     """Single connections of nodes are cut by the database: those that listen, write, or hold the lease."""
 
     patience = ANSWER_S
+    audit_options = REORDERED
 
     def _storm(self, victims: int, low: float, high: float) -> None:
         # An account for each node to own, of which only the probes send: nothing but word holds them up.
