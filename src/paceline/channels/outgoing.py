@@ -13,9 +13,11 @@ from typing import Any, Final
 import aiohttp
 import msgspec
 from aiohttp.abc import AbstractResolver
+from aiohttp.connector import Connection
 from yarl import URL
 
 from paceline.channels.addresses import Networks, check_url, may_reach_text, networks
+from paceline.channels.permit import may_leave
 from paceline.model.outcomes import Accepted, Outcome, Temporary
 
 __all__ = [
@@ -159,6 +161,7 @@ class HttpClient:
         Raises:
             NotSentError: nothing was sent (`RefusedAddressError` where the address is not allowed).
             MaybeSentError: it was sent, and what became of it is not known.
+            NotOursError: this process may not send any more; nothing was sent.
         """
         return await self._ask("POST", url, body, headers, within)
 
@@ -240,6 +243,7 @@ class HttpClient:
             # Answers are small; refusing compression makes a bomb a plain oversized body.
             headers={"User-Agent": "Paceline", "Accept-Encoding": "identity"},
             cookie_jar=aiohttp.DummyCookieJar(),
+            request_class=_Request,
             auto_decompress=False,
             trust_env=False,
         )
@@ -250,6 +254,13 @@ class HttpClient:
         if not may_reach_text(str(address[0]), self.allow):
             raise _RefusedSocketError
         return socket.socket(family, kind, protocol)
+
+
+class _Request(aiohttp.ClientRequest):
+    async def send(self, conn: Connection) -> aiohttp.ClientResponse:
+        """Once the connection is there, and nothing is written yet."""
+        may_leave()
+        return await super().send(conn)
 
 
 @lru_cache(maxsize=256)

@@ -7,6 +7,7 @@ from typing import Any, Final, cast
 
 import aiosmtplib
 
+from paceline.channels.permit import may_leave
 from paceline.channels.smtp_message import Mail, domain_of
 from paceline.channels.smtp_replies import Phase
 
@@ -155,7 +156,9 @@ class Session:
         Raises:
             RefusedError, BrokenError, NotOfferedError, AllRefusedError: the mail was not taken, or with
                 `BrokenError.written` possibly was.
+            NotOursError: this process may not send any more; the session is as it was.
         """
+        may_leave()
         client = self._client
         self.mails += 1
         self._go_on(Phase.MAIL)

@@ -9,6 +9,7 @@ import msgspec
 import structlog
 
 from paceline.channels.base import Outgoing, SendingAccount
+from paceline.channels.permit import NotOursError, may_leave, permit
 from paceline.clock import Clock
 from paceline.engine.deadlines import Deadlines
 from paceline.engine.directory import Directory
@@ -94,14 +95,17 @@ class Attempts:
 
     async def _run(self, message: HandedOver, release: Release, over: Callable[[Ended], None]) -> None:
         started = self._clock.now()
-        if not self.may_send():  # the process may have been stopped since it was given out
-            self._done(message.id)
-            over(Ended(message, release, None, withhold(message, started), started, started))
-            return
+        permit.set(self.may_send)
         try:
+            may_leave()  # the process may have been stopped since it was given out
             outcome = await self._call(message)
+        except NotOursError:
+            outcome = None
         finally:
             self._done(message.id)
+        if outcome is None:
+            over(Ended(message, release, None, withhold(message, started), started, started))
+            return
         finished = max(started, self._clock.ceiling())
         if isinstance(outcome, Accepted):
             if release.account.circuit is not None:
@@ -156,7 +160,7 @@ class Attempts:
             assert task is not None  # noqa: S101 - a call runs in a task of its own
             task.uncancel()
             return Unknown("the call was cut off before the provider answered", "cut-off")
-        except GeneratorExit:
+        except (GeneratorExit, NotOursError):
             raise
         except BaseException as error:  # also SystemExit: no channel ends the process
             log.exception("channel failed", channel=message.channel, message=to_text(message.id))
