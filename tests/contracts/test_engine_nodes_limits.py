@@ -81,7 +81,7 @@ async def test_one_limit_over_two_nodes_is_kept_and_used(tmp_path: Path) -> None
     assert sorted(receiver.ids) == sorted(ids)
     assert max(receiver.ids.values()) == 1
     assert min(receiver.shares().values()) > 540 * 0.1
-    assert took < 8 * 0.51 / 0.85  # a call takes its place for 10 ms more, and the machine may be busy
+    assert took < 8 * 0.51 / 0.5  # twice what a quiet machine takes
 
 
 async def test_a_recipient_is_not_sent_more_by_two_nodes_than_by_one(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ async def test_a_queues_concurrency_is_that_of_all_nodes(tmp_path: Path) -> None
         took = receiver.arrivals[-1][0] - begun
     assert receiver.most["sms"] == 3
     assert min(receiver.shares().values()) > 15
-    assert took < 50 * 0.04 / 0.7  # each call is followed by two commits on a busy machine
+    assert took < 50 * 0.04 / 0.4  # each call is followed by two commits on a busy machine
 
 
 async def test_a_node_without_work_leaves_its_places_to_the_other(tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ async def test_a_node_without_work_leaves_its_places_to_the_other(tmp_path: Path
             ids = [await first.send(account=name) for _ in range(240)]
             for id_ in ids:
                 await first.ended(id_)
-            assert receiver.arrivals[-1][0] - begun < 6 * 0.51 / 0.85
+            assert receiver.arrivals[-1][0] - begun < 6 * 0.51 / 0.5
     assert receiver.exceeded(40, 0.5) == 0
     assert sorted(receiver.shares().values()) == [240, 240]
 
