@@ -117,27 +117,6 @@ async def test_what_comes_in_elsewhere_goes_at_once(tmp_path: Path) -> None:
         assert sorted(took)[4] < 0.4, "only the look every half second finds it"
 
 
-async def test_word_that_was_left_while_other_word_was_taken_is_found_soon(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(
-        "paceline.engine.nodes.LOOK_S", 30.0
-    )  # so that only the looks after a word can find it
-    async with group(tmp_path) as nodes:
-        first = await nodes.add()
-        second = await nodes.add("api")
-        await accounts(first, 1)
-        await until(lambda: "default/acc0" in second.core.directory.accounts, 35)
-        await second.send(account="acc0")
-        await until(lambda: len(first.script.sent) == 1)
-        assert isinstance(second.store, PostgresStore)
-        second.store._writer._told = lambda _partitions: None
-        begun = time.perf_counter()
-        await second.send(account="acc0")
-        await until(lambda: len(first.script.sent) == 2)
-        assert time.perf_counter() - begun < 5
-
-
 async def test_a_flow_that_two_nodes_fill_is_sent_whole(tmp_path: Path) -> None:
     async with group(tmp_path) as nodes:
         first = await nodes.add()

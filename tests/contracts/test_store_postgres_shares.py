@@ -116,21 +116,6 @@ async def test_the_owner_hears_of_what_others_store(stores: list[PostgresStore])
     assert not (await first.nodes.standing()).woken, "it tells itself"
 
 
-async def test_the_owner_is_told_once_until_it_takes_what_was_left(stores: list[PostgresStore]) -> None:
-    first, second = stores
-    told: list[int] = []
-    second._writer._told = told.append
-    bit = 1 << partition_of(FLOW.lane)
-    for _ in range(3):
-        await second.add([message()], [FLOW], NOW)
-    assert told == [bit]
-    await second.add([message(FAR)], [FAR], NOW)
-    assert told == [bit, 1 << partition_of(FAR.lane)]
-    assert sum(wake.many for wake in await first.nodes.woken()) == 4
-    await second.add([message()], [FLOW], NOW)
-    assert told[2:] == [bit]
-
-
 async def test_a_persons_change_on_another_node_reaches_the_owner(stores: list[PostgresStore]) -> None:
     first, second = stores
     row = message(state=1, due_at=NOW + 5000)

@@ -26,11 +26,6 @@ from paceline.stores.nodes import Changed, NodeStore
 
 LOOK_S: Final = 0.5
 """The longest between two looks."""
-SOON_S: Final = 0.05
-"""The same for `WORDY_S` after word came from other nodes: they tell it once, until it is taken. Who left word while it was
-being taken took the old one for its own.
-"""
-WORDY_S: Final = 1.0
 PATIENCE_S: Final = 10.0
 """How long the calls of partitions that are to be given away may take; then they stay for a while."""
 REST_S: Final = 30.0
@@ -56,7 +51,6 @@ class Nodes:
         self._unheard: list[Wake] = []  # taken out of the store: not to be lost
         self._rest_until: dict[int, float] = {}
         self._overdue = Overdue(LOOK_S)
-        self._wordy_until = 0.0
         self._forget_at = 0.0
         self._trouble_at: float | None = None
         self._others: set[tuple[str, int]] = set()
@@ -94,10 +88,9 @@ class Nodes:
         return self._core.clock.now() + 0.5
 
     async def _work(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
             with suppress(TimeoutError):
-                async with asyncio.timeout(SOON_S if loop.time() < self._wordy_until else LOOK_S):
+                async with asyncio.timeout(LOOK_S):
                     await self._rung.wait()
             self._rung.clear()
             try:
@@ -127,7 +120,6 @@ class Nodes:
         await self._heed(standing)
         await self._follow(standing)
         if standing.woken:
-            self._wordy_until = asyncio.get_running_loop().time() + WORDY_S
             self._unheard += await self._store.woken()
         while self._unheard:
             await hear(self._core, self._unheard[0])

@@ -9,14 +9,13 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final
 
-import asyncpg
 import msgspec
 import structlog
 
 from paceline.model.errors import OccupiedError, SchemaError
 from paceline.stores.postgres_address import Address
 from paceline.stores.postgres_node import end, living
-from paceline.stores.postgres_session import Session
+from paceline.stores.postgres_session import Session, collided
 from paceline.stores.statements import Migration, load_migrations
 
 _LOOK_AGAIN_S: Final = 0.1
@@ -177,10 +176,12 @@ async def _take_step_beside(session: Session, step: Migration, oldest: int) -> N
     try:
         async with asyncio.timeout(STEP_S):
             await _take_step(session, step, oldest, LOCK_MS)
-    except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError) as error:
-        raise _InTheWayError(str(error)) from None
     except TimeoutError:
         raise _InTheWayError(f"step {step.version} takes more than {STEP_S:g} s") from None
+    except Exception as error:
+        if not collided(error):
+            raise
+        raise _InTheWayError(str(error)) from None
 
 
 async def _take_step(session: Session, step: Migration, oldest: int, lock_ms: int = 0) -> None:

@@ -227,15 +227,15 @@ def _due(row: NewMessage | Revision) -> int | None:
 
 
 async def _wake(session: Session, wakes: Iterable[Wake]) -> None:
-    """Leave word for the owners of other partitions, flow by flow; they are told where none lay there before."""
+    """Leave word for the owners of other partitions, flow by flow."""
     found: dict[int, Wake] = {}
     for wake in wakes:
         if partition_of_flow(wake.flow) not in session.owned:
             first = found.get(wake.flow)
             found[wake.flow] = wake if first is None else _both(first, wake)
     if found:
-        for (part,) in await session.rows("wake", *columns(list(found.values()), 6)):
-            session.woken |= 1 << part
+        await session.run("wake", *columns(list(found.values()), 6))
+        session.woken |= sum({1 << partition_of_flow(flow) for flow in found})
 
 
 def _both(one: Wake, other: Wake) -> Wake:

@@ -459,16 +459,9 @@ told AS (
 SELECT count(*) FROM gone;
 
 -- name: wake
--- Leaves word for the owners of other partitions (fields of Wake); answers the partitions in which none lay before, since
--- only their owners have to be told: the others were, and look again for a while after they took some. OFFSET 0 keeps
--- the question one by index for each partition.
-WITH given AS (
-  SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[])
-    AS word (flow, turn, id, many, due_at, expires_at)
-),
-left_ AS (INSERT INTO wake (flow, turn, id, many, due_at, expires_at) SELECT * FROM given),
-parts AS (SELECT DISTINCT flow & 63 AS part FROM given)
-SELECT part FROM parts WHERE NOT EXISTS (SELECT FROM wake WHERE (wake.flow & 63) = parts.part OFFSET 0);
+-- Leaves word for the owners of other partitions (fields of Wake).
+INSERT INTO wake (flow, turn, id, many, due_at, expires_at)
+SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[]);
 
 -- name: woken
 -- Takes the word that was left for the partitions $1, flow by flow, as Wake.
