@@ -11,7 +11,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from bench import backlog, drain, idle, intake, latency, pacing, store
+from bench import backlog, drain, idle, intake, latency, pacing, postgres, store
+from bench.postgres_place import NoServerError
 from paceline.wiring import GC_EVERY, SWITCH_S
 
 Bench = Callable[[Path, bool], Awaitable[list[dict[str, Any]]]]
@@ -23,6 +24,7 @@ ALL: dict[str, Bench] = {
     "idle": idle.run,
     "backlog": backlog.run,
     "intake": intake.run,
+    **postgres.ALL,
 }
 
 
@@ -39,7 +41,13 @@ def main() -> int:
     known: dict[str, float] = {}
     for name in given.names or list(ALL):
         calibration = calibrate()
-        for figure in measure(name, quick=given.quick):
+        try:
+            figures = measure(name, quick=given.quick)
+        except NoServerError as error:
+            print(f"SKIPPED {name}: {error}", flush=True)
+            results.append({"name": name, "skipped": str(error)})
+            continue
+        for figure in figures:
             figure["calibration_ms"] = calibration
             known[figure["name"]] = figure["value"]
             add_ratio(figure, known)

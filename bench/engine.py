@@ -11,7 +11,7 @@ from paceline.clock import SystemClock
 from paceline.engine.core import Core, Options
 from paceline.engine.recovery import restore_gates
 from paceline.engine.secrets import Vault
-from paceline.model.accounts import AccountSpec
+from paceline.model.accounts import DEFAULT_POOL, AccountSpec
 from paceline.model.limits import parse_limit
 from paceline.model.outcomes import Accepted, Outcome
 from paceline.stores.sqlite import SqliteStore
@@ -41,29 +41,35 @@ class Noop(Channel):
 class Engine:
     """A core on a store in a folder."""
 
-    def __init__(self, folder: Path, in_flight: int = 2000) -> None:
-        """Not open yet."""
+    def __init__(self, folder: Path, in_flight: int = 2000, store: Any = None) -> None:
+        """Not open yet; on a SQLite file in the folder, unless another store is given."""
         self.clock = SystemClock()
-        self.store = SqliteStore(folder / "bench.db")
+        self.store = store or SqliteStore(folder / "bench.db")
         self.channel = Noop()
         self.core = Core(
             self.store, {"noop": self.channel}, self.clock, Vault(bytes(32)), random.random, lambda _url: None,
             Options(in_flight=in_flight),
         )  # fmt: skip
 
-    async def open(self, accounts: int, limits: list[str], concurrency: int | None = 8) -> None:
-        """Open the store and make accounts a0, a1, ..."""
+    async def open(
+        self, accounts: int, limits: list[str], concurrency: int | None = 8, pools: int | None = None
+    ) -> None:
+        """Open the store and make accounts a0, a1, ... in one pool, or in so many."""
         await self.store.open(self.clock.now())
         for index in range(accounts):
             self.core.directory.set_account(
                 AccountSpec(
                     owner="default", name=f"a{index}", channel="noop",
                     limits=tuple(parse_limit(text) for text in limits), concurrency=concurrency,
+                    pool=f"p{index % pools}" if pools else DEFAULT_POOL,
                 )
             )  # fmt: skip
+        await self._load()
+        self.core.upkeep.start()
+
+    async def _load(self) -> None:
         core = self.core
         await restore_gates(core.store, core.agenda, core.directory, core.gates)
-        core.upkeep.start()
 
     async def fill(self, count: int, body: Callable[[int], Mapping[str, Any]]) -> None:
         """Take in `count` messages, durable, in batches of 1,000."""
