@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from paceline.channels.base import NotOursError, may_leave, permit
 from paceline.channels.outgoing import HttpClient, networks
-from paceline.channels.permit import NotOursError, may_leave, permit
 from paceline.channels.smtp import Smtp
 from paceline.channels.webhook import Webhook
 from paceline.model.outcomes import Accepted, Outcome

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from typing import Any, ClassVar, Literal
 
 import msgspec
@@ -117,3 +118,25 @@ class Channel(ABC):
 
     async def close(self) -> None:
         """Close every connection."""
+
+
+permit: ContextVar[Callable[[], bool]] = ContextVar("permit")
+"""What the call under way asks before it leaves; where nothing is set, every call may."""
+
+
+class NotOursError(Exception):
+    """This process may not send any more, and has written nothing of the call."""
+
+
+def may_leave() -> None:
+    """Ask whether this process may still send, right before the first byte of a call.
+
+    A call takes a while from its beginning to its first byte: a name is looked up, a connection made. In that time the
+    process may be stopped, another node may follow it, and the byte would come on top of what that one sends.
+
+    Raises:
+        NotOursError: nothing may be written.
+    """
+    asked = permit.get(None)
+    if asked is not None and not asked():
+        raise NotOursError

@@ -17,7 +17,7 @@ from aiohttp.connector import Connection
 from yarl import URL
 
 from paceline.channels.addresses import Networks, check_url, may_reach_text, networks
-from paceline.channels.permit import may_leave
+from paceline.channels.base import may_leave
 from paceline.model.outcomes import Accepted, Outcome, Temporary
 
 __all__ = [

@@ -7,7 +7,7 @@ from typing import Any, Final, cast
 
 import aiosmtplib
 
-from paceline.channels.permit import may_leave
+from paceline.channels.base import may_leave
 from paceline.channels.smtp_message import Mail, domain_of
 from paceline.channels.smtp_replies import Phase
 

@@ -8,8 +8,7 @@ from typing import Any
 import msgspec
 import structlog
 
-from paceline.channels.base import Outgoing, SendingAccount
-from paceline.channels.permit import NotOursError, may_leave, permit
+from paceline.channels.base import NotOursError, Outgoing, SendingAccount, may_leave, permit
 from paceline.clock import Clock
 from paceline.engine.deadlines import Deadlines
 from paceline.engine.directory import Directory
