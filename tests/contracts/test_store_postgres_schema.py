@@ -21,6 +21,8 @@ from tests.contracts.stores.postgres_server import ask, base, url_for
 
 KNOWN = load_migrations("postgres")
 OURS = len(KNOWN)
+OLDEST = max(each.oldest for each in KNOWN[1:])
+"""The oldest program that may work with this schema."""
 
 
 def step(number: int, oldest: int | None, script: str = "") -> Migration:
@@ -67,7 +69,7 @@ async def whole_life(store: PostgresStore) -> None:
 
 
 async def test_this_schema_says_who_may_work_with_it(tmp_path: Path, old: list[PostgresStore]) -> None:
-    assert await version(tmp_path) == (OURS, 1)
+    assert await version(tmp_path) == (OURS, OLDEST)
     assert await ask(tmp_path, f"SELECT count(*) FROM node WHERE program = {OURS}") == 2
 
 
@@ -205,7 +207,7 @@ async def test_a_step_that_takes_too_long_beside_nodes_is_undone_and_told(
     with pytest.raises(OccupiedError, match=r"takes more than 1\.8 s\); try again .* stop all nodes first"):
         await knowing(tmp_path, long).open(NOW)
     assert time.perf_counter() - begun < 10
-    assert await version(tmp_path) == (OURS, 1)
+    assert await version(tmp_path) == (OURS, OLDEST)
     assert await ask(tmp_path, "SELECT to_regclass('half')") is None
     await whole_life(old[0])
 
@@ -225,7 +227,7 @@ async def test_one_that_dies_in_the_middle_of_a_step_leaves_nothing_of_it(
         patch.setattr(Session, "run", dies)
         with pytest.raises(PacelineError):
             await knowing(tmp_path, EASY).open(NOW)
-    assert await version(tmp_path) == (OURS, 1)
+    assert await version(tmp_path) == (OURS, OLDEST)
     assert await ask(tmp_path, f"SELECT to_regclass('t{EASY.version}')") is None
     for store in old:
         await whole_life(store)
@@ -255,6 +257,6 @@ async def test_a_schema_from_before_it_said_so_is_brought_up_to_date(tmp_path: P
     await session.close()
     store = knowing(tmp_path)
     await store.open(NOW)
-    assert await version(tmp_path) == (OURS, 1)
+    assert await version(tmp_path) == (OURS, OLDEST)
     await whole_life(store)
     await store.close()

@@ -300,6 +300,10 @@ class NodeStorm:
         self.figures.worst = max(
             (worst_count(moments, self.limit[1]) for moments in senders.values()), default=0
         )
+        if self.wide is not None:
+            together = sorted(moment for each in senders.values() for moment in each)
+            self.figures.wide_exceeded = exceeded(together, self.wide)
+            self.figures.wide_worst = worst_count(together, self.wide[1])
 
     def _audit(self) -> list[str]:
         """What the store's own journal and counts say."""
