@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from bench.faults.experiment import RECORD, Experiment, Figure, Scale, no_less, no_more
+from bench.faults.node_promises import promises
 from tests.contracts.stores.postgres_server import PrivateServer
 from tests.scenarios.full_storm import ACCOUNTS, FullStorm
 from tests.scenarios.node_figures import LEASE_S
@@ -23,14 +24,7 @@ def run(folder: Path, scale: Scale, broken: str) -> list[Figure]:
     return [
         no_less("nodes killed or stopped", found.kills + found.stops, wanted),
         no_less("of them ended by the others", found.ends, wanted // 3),
-        no_less("taken by the provider (else it stood still)", found.taken, 20 * wanted),
-        no_more(f"lost of {found.acknowledged} acknowledged", len(found.lost), 0),
-        no_more("sent twice and not flagged", len(found.twice), 0),
-        no_more("two calls of one message at once", found.two_hands, 0),
-        no_more("arrivals beyond a limit, by the receiver's times", found.exceeded, 0),
-        no_more("said to be sent, and not", len(found.false_endings) + len(found.foreign), 0),
-        no_more("two messages under one idempotency key", len(found.doubled_keys), 0),
-        no_more("broken as the audit of the store says", len(found.audit), 0),
+        *promises(found, each=20),
         no_less("uncertain in all (else no fault met a call)", found.uncertain, 1),
         no_more("followed after, 99th of 100", round(follows[len(follows) * 99 // 100], 2),
                 LEASE_S + 2, " s", timing=True),

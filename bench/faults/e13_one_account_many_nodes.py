@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from bench.faults.e18_database_restarts import promises
 from bench.faults.experiment import Experiment, Figure, Scale, no_less
+from bench.faults.node_promises import promises
 from tests.contracts.stores.postgres_server import PrivateServer
 from tests.scenarios.limit_storm import MOST, NODES, LimitStorm
 
